@@ -1,0 +1,320 @@
+//! What goes into a store's operations and what comes out.
+
+use std::time::{Duration, SystemTime};
+
+use crate::key::SessionKey;
+use crate::policy::{Concurrency, Retention, Window};
+use crate::turn::{Head, Turn, TurnId};
+
+/// What a store is, for start-up lines, limits and honest answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreInfo {
+    /// One lower-case word: `memory`, `sqlite`, `redis`.
+    pub name: &'static str,
+    /// Who sees the same sessions.
+    pub sharing: Sharing,
+    /// What survives once `append` has answered.
+    pub durability: Durability,
+    /// The most bytes of messages in one turn, where the store has a limit of its own.
+    pub max_turn_bytes: Option<usize>,
+}
+
+impl StoreInfo {
+    /// A store of this name.
+    pub const fn new(name: &'static str, sharing: Sharing, durability: Durability) -> Self {
+        Self { name, sharing, durability, max_turn_bytes: None }
+    }
+
+    /// The same, with a limit on one turn's bytes.
+    #[must_use]
+    pub const fn max_turn_bytes(mut self, bytes: usize) -> Self {
+        self.max_turn_bytes = Some(bytes);
+        self
+    }
+}
+
+/// Who sees the same sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Sharing {
+    /// This process alone.
+    Process,
+    /// The processes of this host.
+    Host,
+    /// Every host that reaches the store.
+    Network,
+}
+
+impl Sharing {
+    /// The word that logs use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Host => "host",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// What an acknowledged turn survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Nothing: it may be evicted, and a restart loses it.
+    Cache,
+    /// `kill -9` of this process and of the store's, but not the loss of the store's host.
+    Process,
+    /// A power failure of the store's host.
+    Host,
+    /// The loss of a host.
+    Quorum,
+}
+
+impl Durability {
+    /// The word that logs use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Process => "process",
+            Self::Host => "host",
+            Self::Quorum => "quorum",
+        }
+    }
+}
+
+/// What to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Read {
+    /// How much.
+    pub window: Window,
+    /// A head that the caller already has the history of: only newer turns are wanted.
+    pub known: Option<Head>,
+    /// A turn to look for in the whole session, for replays.
+    pub find: Option<TurnId>,
+}
+
+impl Read {
+    /// The newest turns that fit.
+    pub const fn new(window: Window) -> Self {
+        Self { window, known: None, find: None }
+    }
+
+    /// Only what is newer than this head.
+    #[must_use]
+    pub const fn known(mut self, head: Head) -> Self {
+        self.known = Some(head);
+        self
+    }
+
+    /// Also look for this turn.
+    #[must_use]
+    pub const fn find(mut self, id: TurnId) -> Self {
+        self.find = Some(id);
+        self
+    }
+}
+
+/// What was loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The session's head: [`Head::ABSENT`] for one that does not exist; the epoch of the next life
+    /// and sequence 0 for one that was deleted.
+    pub head: Head,
+    /// Oldest first, ending at `head.sequence`.
+    pub turns: Vec<Turn>,
+    /// Whether the store holds older turns of the session.
+    pub truncated: bool,
+    /// `Some(known)` when `turns` are just those after [`Read::known`]; `None` when they are the
+    /// newest that fit the window, known or not.
+    pub since: Option<Head>,
+    /// The turn that [`Read::find`] asked for, if the session holds it.
+    pub found: Option<Turn>,
+}
+
+impl Loaded {
+    /// The answer for a session that does not exist.
+    pub fn absent() -> Self {
+        Self::default()
+    }
+
+    /// These turns, ending at this head.
+    pub fn new(head: Head, turns: Vec<Turn>, truncated: bool) -> Self {
+        Self { head, turns, truncated, since: None, found: None }
+    }
+
+    /// The same, as just what is newer than a known head.
+    #[must_use]
+    pub fn since(mut self, known: Option<Head>) -> Self {
+        self.since = known;
+        self
+    }
+
+    /// The same, with the turn that was looked for.
+    #[must_use]
+    pub fn found(mut self, turn: Option<Turn>) -> Self {
+        self.found = turn;
+        self
+    }
+}
+
+/// A turn to store, and under which conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Append {
+    /// The turn.
+    pub turn: Turn,
+    /// The head that its history was loaded at; `None` appends to whatever is there.
+    pub expected: Option<Head>,
+    /// What happens when other turns were stored since.
+    pub concurrency: Concurrency,
+    /// The session's life from now on; `None` for ever.
+    pub ttl: Option<Duration>,
+    /// What is kept of the session.
+    pub retention: Retention,
+}
+
+impl Append {
+    /// Appends to a session that was loaded at this head, rebasing, keeping everything for ever.
+    pub fn new(turn: Turn, expected: Head) -> Self {
+        Self { expected: Some(expected), ..Self::unconditional(turn) }
+    }
+
+    /// Appends to whatever is there.
+    pub fn unconditional(turn: Turn) -> Self {
+        Self { turn, expected: None, concurrency: Concurrency::Rebase, ttl: None, retention: Retention::default() }
+    }
+
+    /// What happens when other turns were stored since.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// How long the session lives from now on.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// What is kept of the session.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+}
+
+/// A turn that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The session's head after the append; for a duplicate, the head now.
+    pub head: Head,
+    /// Where the turn stands: its own sequence number.
+    pub sequence: u64,
+    /// The turn that was already stored under this id; nothing was stored now.
+    pub duplicate_of: Option<Turn>,
+}
+
+impl Appended {
+    /// Stored now, as the newest turn.
+    pub const fn stored(head: Head) -> Self {
+        Self { head, sequence: head.sequence, duplicate_of: None }
+    }
+
+    /// Stored before, at this place.
+    pub const fn duplicate(head: Head, sequence: u64, turn: Turn) -> Self {
+        Self { head, sequence, duplicate_of: Some(turn) }
+    }
+}
+
+/// What `delete` removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deleted {
+    /// Turns that were stored and are no more; 0 for a session that did not exist.
+    pub turns: u64,
+}
+
+impl Deleted {
+    /// This many turns were removed.
+    pub const fn new(turns: u64) -> Self {
+        Self { turns }
+    }
+}
+
+/// Which part of a long listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The most entries; at least 1.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub after: Option<Cursor>,
+}
+
+impl Page {
+    /// The first page, of at most this many entries.
+    pub fn first(limit: usize) -> Self {
+        Self { limit: limit.max(1), after: None }
+    }
+
+    /// The page after this cursor.
+    #[must_use]
+    pub fn after(mut self, cursor: Option<Cursor>) -> Self {
+        self.after = cursor;
+        self
+    }
+}
+
+/// A place in a listing; only the store that made it can read it. It may name sessions, so
+/// `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+impl std::fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cursor(redacted)")
+    }
+}
+
+/// Some sessions, most recently active first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionPage {
+    /// The entries.
+    pub sessions: Vec<SessionEntry>,
+    /// Where the next page begins; `None` when this was the last.
+    pub next: Option<Cursor>,
+}
+
+impl SessionPage {
+    /// A page of these entries.
+    pub fn new(sessions: Vec<SessionEntry>, next: Option<Cursor>) -> Self {
+        Self { sessions, next }
+    }
+}
+
+/// One session in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionEntry {
+    /// Its address.
+    pub key: SessionKey,
+    /// Its version.
+    pub head: Head,
+    /// When its newest turn was stored.
+    pub last_active: SystemTime,
+}
+
+impl SessionEntry {
+    /// An entry of a listing.
+    pub const fn new(key: SessionKey, head: Head, last_active: SystemTime) -> Self {
+        Self { key, head, last_active }
+    }
+}
