@@ -1,0 +1,4 @@
+//! The layer on real sockets: HTTP/1 and HTTP/2, real servers, real clients.
+
+mod matrix;
+mod support;
