@@ -129,10 +129,10 @@ where
             return Poll::Ready(peeked);
         }
         let polled = this.inner.poll_frame(cx).map_err(Into::into);
-        if polled.is_pending()
-            && let Some(guard) = this.guard.as_ref()
+        if let Some(guard) = this.guard.as_ref()
+            && !matches!(polled, Poll::Ready(None))
         {
-            // From the first wait on, time runs, whether or not anybody reads.
+            // From the first frame or wait on, time runs, whether or not anybody reads.
             this.watch.get_or_insert_with(|| guard.watch());
             if guard.poll_expired(cx).is_ready() {
                 return Poll::Ready(Some(Err(Box::new(SessionError::BodyDeadline))));
