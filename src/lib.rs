@@ -35,5 +35,7 @@ pub use self::policy::{
 };
 pub use self::service::SessionMemory;
 pub use self::session::{ChatSession, Committed, Draft, DrainError};
+#[cfg(feature = "sqlite")]
+pub use self::store::SqliteStore;
 pub use self::store::{InMemory, SharedStore, Store, StoreError};
 pub use self::turn::{Head, RecordError, Turn, TurnId, TurnStatus};

@@ -3,20 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::{
-    Append, Appended, Cursor, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionEntry, SessionPage,
-    Sharing, Store, StoreError, StoreInfo, next_epoch, unix_millis,
+    Append, Appended, Cursor, Deleted, Durability, ErrorKind, FENCE, Loaded, Operation, Page, Read, SessionEntry,
+    SessionPage, Sharing, Store, StoreError, StoreInfo, admit, next_epoch, unix_millis,
 };
 use crate::key::{Scope, SessionKey};
-use crate::policy::Concurrency;
 use crate::turn::{Head, Turn, TurnId};
 
 const NAME: &str = "memory";
-
-/// How long a deleted session's epoch is remembered: longer than any turn takes.
-const FENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Sessions in the memory of this process, for tests and first steps.
 ///
@@ -152,21 +148,6 @@ impl InMemory {
         state.touch(key, append, now);
         Ok(Appended::stored(head))
     }
-}
-
-/// Steps 2 to 4 of the contract.
-fn admit(head: Head, expected: Head, concurrency: Concurrency, reborn: bool) -> Result<(), ErrorKind> {
-    let first_life_since = expected == Head::ABSENT && !reborn;
-    if head.epoch != expected.epoch && !first_life_since {
-        return Err(ErrorKind::Gone);
-    }
-    if head.sequence < expected.sequence {
-        return Err(ErrorKind::RolledBack);
-    }
-    if head.sequence > expected.sequence && concurrency == Concurrency::Strict {
-        return Err(ErrorKind::Conflict);
-    }
-    Ok(())
 }
 
 impl State {

@@ -13,16 +13,22 @@ use std::future::Future;
 mod error;
 mod memory;
 mod shared;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod types;
 
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
 pub use self::shared::SharedStore;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub use self::types::{
     Append, Appended, Cursor, Deleted, Durability, Loaded, Page, Read, SessionEntry, SessionPage, Sharing, StoreInfo,
 };
 
 use crate::key::{Scope, SessionKey};
+use crate::policy::Concurrency;
+use crate::turn::Head;
 
 /// A place where sessions live, shared by all instances that must see the same conversations.
 ///
@@ -102,4 +108,22 @@ pub(crate) fn unix_millis(at: std::time::SystemTime) -> u64 {
 pub(crate) fn next_epoch(previous: u64) -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (previous + 1).max(now.as_micros() as u64)
+}
+
+/// How long a deleted session's epoch is remembered: longer than any turn takes.
+pub(crate) const FENCE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Steps 2 to 4 of the contract.
+pub(crate) fn admit(head: Head, expected: Head, concurrency: Concurrency, reborn: bool) -> Result<(), ErrorKind> {
+    let first_life_since = expected == Head::ABSENT && !reborn;
+    if head.epoch != expected.epoch && !first_life_since {
+        return Err(ErrorKind::Gone);
+    }
+    if head.sequence < expected.sequence {
+        return Err(ErrorKind::RolledBack);
+    }
+    if head.sequence > expected.sequence && concurrency == Concurrency::Strict {
+        return Err(ErrorKind::Conflict);
+    }
+    Ok(())
 }

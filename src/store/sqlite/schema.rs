@@ -1,0 +1,113 @@
+//! The tables, and telling our own file from anybody else's.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::failure::Failure;
+use crate::store::ErrorKind;
+
+/// "tsm1", in the header of the file: `PRAGMA application_id`.
+const APPLICATION_ID: i64 = 0x7473_6d31;
+
+/// `PRAGMA user_version`: raised when an older build could no longer read the tables.
+const VERSION: i64 = 1;
+
+/// Times are milliseconds since 1970. A turn's record is what [`Turn::to_record`](crate::Turn::to_record)
+/// writes; the columns beside it are for SQL: windows and retention count with `messages` and
+/// `bytes`, people read the rest.
+///
+/// Turns are stored in the order of (session, sequence), so that a history is read from
+/// neighbouring pages; `record` stands last, so that sizes are read without it.
+const TABLES: &str = "
+CREATE TABLE session (
+    id          INTEGER PRIMARY KEY,
+    key         TEXT NOT NULL UNIQUE,        -- tenant:subject:conversation, percent-escaped
+    tenant      TEXT,
+    subject     TEXT,
+    epoch       INTEGER NOT NULL,            -- which life
+    sequence    INTEGER NOT NULL,            -- turns appended in this life, trimmed ones included
+    reborn      INTEGER NOT NULL,            -- 1: this life follows a delete
+    last_active INTEGER,                     -- NULL: deleted, and remembered until expires_at
+    expires_at  INTEGER                      -- NULL: never
+) STRICT;
+
+CREATE INDEX session_by_activity ON session (last_active) WHERE last_active IS NOT NULL;
+CREATE INDEX session_by_tenant ON session (tenant, last_active) WHERE tenant IS NOT NULL;
+CREATE INDEX session_by_subject ON session (subject, last_active) WHERE subject IS NOT NULL;
+CREATE INDEX session_by_end ON session (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE turn (
+    session  INTEGER NOT NULL REFERENCES session (id) ON DELETE CASCADE,
+    sequence INTEGER NOT NULL,
+    id       TEXT NOT NULL,                  -- 32 hexadecimal digits
+    at       INTEGER NOT NULL,
+    status   TEXT NOT NULL,                  -- complete, interrupted
+    messages INTEGER NOT NULL,
+    bytes    INTEGER NOT NULL,
+    record   TEXT NOT NULL,
+    PRIMARY KEY (session, sequence),
+    UNIQUE (session, id)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Every column that the statements of this module name.
+const PROBES: [&str; 2] = [
+    "SELECT id, key, tenant, subject, epoch, sequence, reborn, last_active, expires_at FROM session LIMIT 0",
+    "SELECT session, sequence, id, at, status, messages, bytes, record FROM turn LIMIT 0",
+];
+
+/// Whose file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// No tables yet, nobody's.
+    Empty,
+    /// Ours, of this version.
+    Ours,
+}
+
+/// Looks, and changes nothing.
+pub(super) fn inspect(connection: &Connection) -> Result<Content, Failure> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (application, version) {
+        (0, 0) if objects == 0 => Ok(Content::Empty),
+        (APPLICATION_ID, VERSION) => {
+            for probe in PROBES {
+                connection.prepare(probe).map_err(|error| match error.sqlite_error_code() {
+                    Some(rusqlite::ErrorCode::Unknown) => Failure::refused(
+                        ErrorKind::Misconfigured,
+                        "a table of the store is missing or was altered: restore the file",
+                    ),
+                    _ => error.into(),
+                })?;
+            }
+            Ok(Content::Ours)
+        }
+        (APPLICATION_ID, newer) if newer > VERSION => Err(Failure::refused(
+            ErrorKind::NewerVersion,
+            format!(
+                "the file has schema version {newer}, this build reads up to {VERSION}: update the program that opens it"
+            ),
+        )),
+        (APPLICATION_ID, other) => Err(Failure::refused(
+            ErrorKind::Corrupt,
+            format!("the file has the unknown schema version {other}: restore it"),
+        )),
+        _ => Err(Failure::refused(
+            ErrorKind::Misconfigured,
+            "the file is an SQLite database of another application: give the store a file of its own",
+        )),
+    }
+}
+
+/// Makes the tables, unless another process was faster. Whole or not at all.
+pub(super) fn create(connection: &mut Connection) -> Result<(), Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if inspect(&transaction)? == Content::Empty {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
