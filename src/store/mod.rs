@@ -10,6 +10,8 @@
 use std::fmt::Debug;
 use std::future::Future;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod memory;
 mod shared;
@@ -49,7 +51,7 @@ use crate::turn::Head;
 ///   expired, is refused with [`ErrorKind::Gone`]. A session that is begun anew has a larger epoch.
 /// * **Decided in one step.** `append` compares and writes atomically. Given `append.expected`, in
 ///   this order:
-///   1. a turn of this id is stored: the duplicate's answer;
+///   1. a turn of this id is stored: the duplicate's answer. A duplicate moves the end of life too.
 ///   2. the session has another epoch than expected, or is gone: [`ErrorKind::Gone`]. A session that
 ///      was absent ([`Head::ABSENT`](crate::Head::ABSENT)) and has meanwhile begun its *first*
 ///      life since then is not gone: two first turns are like any two turns;
@@ -62,6 +64,7 @@ use crate::turn::Head;
 /// * **One round trip** for a load and one for an append, whatever the length of the history.
 /// * **Isolated.** Only [`SessionKey::encoded`] decides which session is meant; keys and messages
 ///   are data, never part of a command.
+/// * **Redacted.** `Debug` and errors name no session and show no message.
 ///
 /// # Cancellation
 /// Any future may be dropped at any point. A dropped `append` is stored whole or not at all, and
