@@ -35,7 +35,7 @@ use crate::turn::Head;
 /// A place where sessions live, shared by all instances that must see the same conversations.
 ///
 /// # The contract
-/// A session is an append-only list of turns with a [`Head`](crate::Head): an epoch, which numbers
+/// A session is an append-only list of turns with a [`Head`]: an epoch, which numbers
 /// its lives, and a sequence, which counts the turns of this life. The suite in `conformance`
 /// checks every sentence below.
 ///
