@@ -125,7 +125,8 @@ pub struct Loaded {
     pub head: Head,
     /// Oldest first, ending at `head.sequence`.
     pub turns: Vec<Turn>,
-    /// Whether the store holds older turns of the session.
+    /// Whether the store holds older turns of the session. Beside `since` it says nothing: whoever
+    /// knows the rest knows that too.
     pub truncated: bool,
     /// `Some(known)` when `turns` are just those after [`Read::known`]; `None` when they are the
     /// newest that fit the window, known or not.

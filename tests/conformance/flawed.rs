@@ -48,6 +48,8 @@ pub(crate) enum Flaw {
     IgnoresWindows,
     /// What is newer than a known head, of whichever life.
     TrustsKnownHeads,
+    /// Reads the head, then the turns.
+    LoadsInTwoSteps,
     /// Looks for a turn in the window only.
     FindsInTheWindow,
     /// Does not tell that older turns exist.
@@ -226,6 +228,13 @@ impl Store for Flawed {
             Flaw::LosesUpdates => {
                 let turns = self.records.lock().unwrap().get(key).cloned().unwrap_or_default();
                 return Ok(Loaded::new(Head::new(1, turns.len() as u64), turns, false));
+            }
+            Flaw::LoadsInTwoSteps => {
+                let head = self.inner.load(key, &Read::new(Window::NONE)).await?.head;
+                tokio::task::yield_now().await;
+                let mut loaded = self.inner.load(key, &read).await?;
+                loaded.head = head;
+                return Ok(loaded);
             }
             Flaw::IgnoresWindows => read.window = Window::ALL,
             Flaw::TrustsKnownHeads => {

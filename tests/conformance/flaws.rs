@@ -87,6 +87,9 @@ flaws! {
         a_known_head_beyond_the_session_is_unknown
         a_window_that_the_newer_turns_exceed_is_loaded_whole
         a_known_head_before_trimmed_turns_is_unknown;
+    loaded_in_two_steps: LoadsInTwoSteps breaks
+        a_load_is_of_one_moment
+        what_is_newer_completes_what_is_known;
     found_in_the_window_only: FindsInTheWindow breaks
         a_turn_is_found_wherever_it_stands;
     truncation_hidden: HidesTruncation breaks
