@@ -35,9 +35,9 @@ use crate::turn::Head;
 /// A place where sessions live, shared by all instances that must see the same conversations.
 ///
 /// # The contract
-/// A session is an append-only list of turns with a [`Head`]: an epoch, which numbers
-/// its lives, and a sequence, which counts the turns of this life. The suite in `conformance`
-/// checks every sentence below.
+/// A session is an append-only list of turns with a [`Head`]: an epoch, which numbers its lives, and
+/// a sequence, which counts the turns of this life. The suite in `conformance` checks every sentence
+/// below, but for round trips and for what a kill or a power failure would show.
 ///
 /// * **Whole.** A turn is stored with all its messages, byte for byte, or not at all.
 /// * **Durable when `Ok`.** When `append` returns `Ok`, the turn survives what
