@@ -1,0 +1,11 @@
+//! `SqliteStore` on real files.
+
+#[path = "../common/model.rs"]
+mod model;
+
+mod crash;
+mod damage;
+mod kit;
+mod limits;
+mod opening;
+mod sharing;
