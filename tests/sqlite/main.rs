@@ -3,6 +3,7 @@
 #[path = "../common/model.rs"]
 mod model;
 
+mod conformance;
 mod crash;
 mod damage;
 mod kit;
