@@ -1,5 +1,7 @@
 //! `SqliteStore` on real files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "../common/model.rs"]
 mod model;
 
