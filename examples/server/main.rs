@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::future::IntoFuture;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -38,7 +39,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     // The subject comes from a header that a proxy in front must set and must not let clients set.
     let identity = Scoped::new(Header::subject("x-user-id").trusted_proxy(), Header::conversation("x-conversation-id"));

@@ -5,12 +5,13 @@ use std::time::UNIX_EPOCH;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -125,20 +126,39 @@ struct Newest {
     last: Option<usize>,
 }
 
-async fn history(session: ChatSession, Query(newest): Query<Newest>) -> Json<Value> {
+async fn history(session: ChatSession, Query(newest): Query<Newest>) -> impl IntoResponse {
     let turns = session.history().last(newest.last.unwrap_or(usize::MAX));
-    Json(json!({"turns": turns.iter().map(shown).collect::<Vec<_>>()}))
+    let shown = Turns { turns: turns.iter().map(Shown::from).collect() };
+    // Written at once: the messages are borrowed from the session, and stay byte for byte.
+    match serde_json::to_vec(&shown) {
+        Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
-/// A turn as JSON; `at` is in milliseconds since 1970.
-fn shown(turn: &Turn) -> Value {
-    let at = turn.at().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    json!({
-        "id": turn.id().to_string(),
-        "at": at,
-        "status": turn.status().as_str(),
-        "messages": turn.messages(),
-    })
+#[derive(Serialize)]
+struct Turns<'a> {
+    turns: Vec<Shown<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    /// Milliseconds since 1970.
+    at: u64,
+    status: &'static str,
+    messages: &'a [Message],
+}
+
+impl<'a> From<&'a Turn> for Shown<'a> {
+    fn from(turn: &'a Turn) -> Self {
+        Self {
+            id: turn.id().to_string(),
+            at: turn.at().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+            status: turn.status().as_str(),
+            messages: turn.messages(),
+        }
+    }
 }
 
 async fn forget(State(app): State<App>, session: ChatSession) -> Result<StatusCode, Failure> {
