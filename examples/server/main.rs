@@ -26,12 +26,12 @@ mod upstream;
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() {
     let options = match options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{}", options::HELP);
-            return Ok(());
+            return;
         }
         Err(fault) => {
             eprintln!("server: {fault}\n\n{}", options::HELP);
@@ -45,6 +45,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
+    if let Err(error) = run(options).await {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+        eprintln!("server: {error}{causes}");
+        std::process::exit(1);
+    }
+}
+
+async fn run(options: options::Options) -> Result<(), Box<dyn Error>> {
     // The subject comes from a header that a proxy in front must set and must not let clients set.
     let identity = Scoped::new(Header::subject("x-user-id").trusted_proxy(), Header::conversation("x-conversation-id"));
     let memory = SessionMemoryLayer::new(store::open(&options.store).await?, identity);
