@@ -96,10 +96,7 @@ impl Body for Scripted {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Some(Step::Data(text)) => {
-                self.over = self.says_when_it_ends && self.steps.as_slice().is_empty();
-                Some(Frame::data(Bytes::from_static(text.as_bytes())))
-            }
+            Some(Step::Data(text)) => Some(Frame::data(Bytes::from_static(text.as_bytes()))),
             Some(Step::Trailers) => {
                 self.over = true;
                 Some(Frame::trailers(HeaderMap::new()))
