@@ -99,3 +99,8 @@ pub use self::session::{ChatSession, Committed, Draft, DrainError};
 pub use self::store::SqliteStore;
 pub use self::store::{InMemory, SharedStore, Store, StoreError};
 pub use self::turn::{Head, RecordError, Turn, TurnId, TurnStatus};
+
+/// The README's code is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
