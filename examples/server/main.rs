@@ -46,9 +46,13 @@ async fn main() {
         .init();
 
     if let Err(error) = run(options).await {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-        eprintln!("server: {error}{causes}");
+        eprint!("server: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            eprint!(": {error}");
+            cause = error.source();
+        }
+        eprintln!();
         std::process::exit(1);
     }
 }
