@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
+//! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
@@ -14,6 +15,8 @@ use std::future::Future;
 pub mod conformance;
 mod error;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -21,6 +24,8 @@ mod types;
 
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisAck, RedisBuilder, RedisStore, RedisTls};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};

@@ -175,6 +175,9 @@ pub struct Append {
     pub ttl: Option<Duration>,
     /// What is kept of the session.
     pub retention: Retention,
+    /// The caller vouches that no turn up to `expected` has this id: it looked with [`Read::find`],
+    /// or made the id afresh. A store may then look for it among the later turns only.
+    pub searched: bool,
 }
 
 impl Append {
@@ -185,7 +188,7 @@ impl Append {
 
     /// Appends to whatever is there.
     pub fn unconditional(turn: Turn) -> Self {
-        Self { turn, expected: None, concurrency: Concurrency::Rebase, ttl: None, retention: Retention::default() }
+        Self { turn, expected: None, concurrency: Concurrency::Rebase, ttl: None, retention: Retention::default(), searched: false }
     }
 
     /// What happens when other turns were stored since.
@@ -199,6 +202,13 @@ impl Append {
     #[must_use]
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// Vouches that no turn up to the expected head has this id.
+    #[must_use]
+    pub fn searched(mut self) -> Self {
+        self.searched = true;
         self
     }
 
