@@ -188,7 +188,14 @@ impl Append {
 
     /// Appends to whatever is there.
     pub fn unconditional(turn: Turn) -> Self {
-        Self { turn, expected: None, concurrency: Concurrency::Rebase, ttl: None, retention: Retention::default(), searched: false }
+        Self {
+            turn,
+            expected: None,
+            concurrency: Concurrency::Rebase,
+            ttl: None,
+            retention: Retention::default(),
+            searched: false,
+        }
     }
 
     /// What happens when other turns were stored since.

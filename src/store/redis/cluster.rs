@@ -172,7 +172,9 @@ impl Map {
         let mut map = Self { masters: Vec::new(), owners: vec![None; SLOTS] };
         for range in ranges {
             let Value::Array(range) = range else { return Err(wrong()) };
-            let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &range[..] else { return Err(wrong()) };
+            let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &range[..] else {
+                return Err(wrong());
+            };
             let [host, Value::Int(port), ..] = &master[..] else { return Err(wrong()) };
             let host = match host {
                 Value::BulkString(host) => std::str::from_utf8(host).map_err(|_| wrong())?,
@@ -194,7 +196,9 @@ impl Map {
 
 fn resolve(host: &str, port: u16, asked: &Address) -> Address {
     match asked {
-        Address::Tcp { host: asked, .. } if host.is_empty() || host == "?" => Address::Tcp { host: asked.clone(), port },
+        Address::Tcp { host: asked, .. } if host.is_empty() || host == "?" => {
+            Address::Tcp { host: asked.clone(), port }
+        }
         _ => Address::Tcp { host: host.to_owned(), port },
     }
 }
@@ -203,7 +207,8 @@ fn resolve(host: &str, port: u16, asked: &Address) -> Address {
 fn target(failure: &Failure, asked: &Address) -> Result<Address, Failure> {
     let Failure::Refused(error) = failure else { return Err(failure.clone()) };
     let place = error.details().and_then(|details| details.split_ascii_whitespace().nth(1));
-    let parsed = place.and_then(|place| place.rsplit_once(':')).and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let parsed =
+        place.and_then(|place| place.rsplit_once(':')).and_then(|(host, port)| Some((host, port.parse().ok()?)));
     parsed.map(|(host, port)| resolve(host, port, asked)).ok_or_else(|| unexpected("a redirected command"))
 }
 
@@ -214,7 +219,10 @@ fn slot(key: &[u8]) -> usize {
         (length > 0).then(|| &key[open + 1..open + 1 + length])
     });
     let crc = tag.unwrap_or(key).iter().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
+        (0..8).fold(
+            crc ^ (u16::from(*byte) << 8),
+            |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 },
+        )
     });
     usize::from(crc) % SLOTS
 }

@@ -51,7 +51,8 @@ impl Names {
 
     /// A glob for the keys of all sessions.
     pub(super) fn sessions(&self) -> String {
-        let escaped: String = self.prefix.chars().flat_map(|c| [(!c.is_alphanumeric()).then_some('\\'), Some(c)]).flatten().collect();
+        let escaped: String =
+            self.prefix.chars().flat_map(|c| [(!c.is_alphanumeric()).then_some('\\'), Some(c)]).flatten().collect();
         format!("{escaped}:{{*}}")
     }
 

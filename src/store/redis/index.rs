@@ -28,7 +28,7 @@ impl RedisStore {
         let after = page.after.as_ref().and_then(|cursor| cursor.0.split_once(' '));
         let after: Option<Place> = after.and_then(|(at, key)| Some((at.parse().ok()?, key.to_owned())));
         let mut entries = match &scope.subject {
-            Some(subject) => self.list_subject(subject, scope, page.limit + 1, after.as_ref()).await?,
+            Some(subject) => self.list_subject(subject, scope, page.limit.saturating_add(1), after.as_ref()).await?,
             None => {
                 let mut all = self.scan(scope).await?;
                 all.retain(|entry| after.as_ref().is_none_or(|after| place(entry) < *after));
@@ -131,7 +131,8 @@ impl RedisStore {
                 let Value::Array(answer) = master.call(&Request::new(command)).await?.value else {
                     return Err(unexpected("SCAN"));
                 };
-                let [next, Value::Array(names)] = <[Value; 2]>::try_from(answer).map_err(|_| unexpected("SCAN"))? else {
+                let [next, Value::Array(names)] = <[Value; 2]>::try_from(answer).map_err(|_| unexpected("SCAN"))?
+                else {
                     return Err(unexpected("SCAN"));
                 };
                 let names = names.into_iter().filter_map(|name| bytes(name).ok());

@@ -160,7 +160,10 @@ impl Facts {
         }
         // A login without INFO says version 0.0: the first script call will tell.
         if self.version != (0, 0) && self.version < (6, 2) {
-            return refuse(format!("the server has version {}.{}; 6.2 or newer is needed", self.version.0, self.version.1));
+            return refuse(format!(
+                "the server has version {}.{}; 6.2 or newer is needed",
+                self.version.0, self.version.1
+            ));
         }
         if matches!(ack, RedisAck::Disks { .. }) && self.version < (7, 2) {
             return refuse("WAITAOF needs Redis 7.2 or Valkey".into());
@@ -181,7 +184,11 @@ impl Facts {
     pub(super) fn announce(&self, ack: RedisAck) {
         let durability = self.durability(ack).as_str();
         if let Some(policy) = &self.evicts {
-            tracing::warn!(policy, durability, "redis evicts sessions when memory is full: acknowledged turns may vanish");
+            tracing::warn!(
+                policy,
+                durability,
+                "redis evicts sessions when memory is full: acknowledged turns may vanish"
+            );
         } else if !self.append_only {
             tracing::warn!(durability, "redis has appendonly off: a restart loses acknowledged turns");
         }

@@ -1,0 +1,4 @@
+//! Real servers for tests, which the tests start themselves.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+pub mod servers;

@@ -1,0 +1,6 @@
+//! [`RedisStore`](tower_session_memory::store::RedisStore) on real servers.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod suite;
