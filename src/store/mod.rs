@@ -11,6 +11,8 @@
 use std::fmt::Debug;
 use std::future::Future;
 
+#[cfg(feature = "cache")]
+mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -22,6 +24,8 @@ mod shared;
 mod sqlite;
 mod types;
 
+#[cfg(feature = "cache")]
+pub use self::cached::Cached;
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
 #[cfg(feature = "redis")]

@@ -133,6 +133,9 @@ pub struct Loaded {
     pub since: Option<Head>,
     /// The turn that [`Read::find`] asked for, if the session holds it.
     pub found: Option<Turn>,
+    /// How many turns of the session are stored, where the store knows without counting. `Cached`
+    /// needs it: without, it asks for the whole window again wherever the session fits in it.
+    pub kept: Option<u64>,
 }
 
 impl Loaded {
@@ -143,7 +146,14 @@ impl Loaded {
 
     /// These turns, ending at this head.
     pub fn new(head: Head, turns: Vec<Turn>, truncated: bool) -> Self {
-        Self { head, turns, truncated, since: None, found: None }
+        Self { head, turns, truncated, since: None, found: None, kept: None }
+    }
+
+    /// The same, with the number of turns that are stored.
+    #[must_use]
+    pub fn kept(mut self, turns: u64) -> Self {
+        self.kept = Some(turns);
+        self
     }
 
     /// The same, as just what is newer than a known head.

@@ -1,4 +1,5 @@
 //! Real servers for tests, which the tests start themselves.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod certificates;
 pub mod servers;

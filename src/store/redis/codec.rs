@@ -176,6 +176,6 @@ impl Tail {
             && (header.kept() <= 1
                 || (u128::from(header.bytes) <= read.window.bytes as u128
                     && u128::from(header.messages) <= read.window.messages as u128));
-        Ok(Loaded::new(header.head(), turns, !whole).since(since))
+        Ok(Loaded::new(header.head(), turns, !whole).kept(header.kept()).since(since))
     }
 }
