@@ -41,7 +41,7 @@ mod unix_socket_acl_resp3 {
             server.ask::<()>(concat!(
                 "ACL SETUSER pod on >p%ss ~tsm:* ",
                 "+eval +evalsha +lrange +lindex +llen +lset +rpush +ltrim +lpos +pexpire +persist +pttl +time ",
-                "+zadd +zrem +zrevrangebyscore +scan +set +ping +info +config|get +select +hello +client|setinfo"
+                "+zadd +zrem +zrevrangebyscore +scan +set +ping +info +config|get +select +hello"
             ));
             server
         });

@@ -106,14 +106,14 @@ impl Facts {
         config.arg("GET").arg("appendfsync");
         let info = match link.call(&Request::new(redis::cmd("INFO")), false, patience).await {
             Ok(reply) => text(reply.value)?,
-            Err(Failure::Refused(_)) => String::new(),
+            Err(failure) if withheld(&failure) => String::new(),
             Err(failure) => return Err(failure),
         };
         let fsync = match link.call(&Request::new(config), false, patience).await {
             Ok(reply) => redis::from_redis_value::<HashMap<String, String>>(reply.value)
                 .ok()
                 .and_then(|mut config| config.remove("appendfsync")),
-            Err(Failure::Refused(_)) => None,
+            Err(failure) if withheld(&failure) => None,
             Err(failure) => return Err(failure),
         };
         Ok(Self { fsync, ..Self::parse(&info) })
@@ -203,6 +203,12 @@ impl Facts {
             (None, true, None) => "appendfsync may not be read and no replica is waited for".into(),
         }
     }
+}
+
+/// Whether the server would not tell, as managed ones often do: the command is not for this login, or
+/// has another name.
+fn withheld(failure: &Failure) -> bool {
+    matches!(failure.code(), Some("NOPERM" | "ERR"))
 }
 
 fn text(value: Value) -> Result<String, Failure> {
