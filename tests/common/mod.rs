@@ -3,3 +3,4 @@
 
 pub mod certificates;
 pub mod servers;
+pub mod topologies;

@@ -104,22 +104,39 @@ impl RedisServer {
     }
 
     pub fn of(program: PathBuf, arguments: &[&str]) -> Self {
+        Self::launch(program, |port, directory| {
+            let port = port.to_string();
+            let fixed = ["--save", "", "--bind", "127.0.0.1", "--dir", "."];
+            let port = ["--port", &port].into_iter().take(if arguments.contains(&"--port") { 0 } else { 2 });
+            let all = fixed.into_iter().chain(port).chain(arguments.iter().copied());
+            all.map(|argument| argument.replace("{dir}", &directory.to_string_lossy())).collect()
+        })
+    }
+
+    /// A Sentinel that watches a master; two of them must agree that it is down.
+    pub fn sentinel(name: &str, master: u16) -> Self {
+        Self::launch(program("redis-server", "REDIS_SERVER"), |port, directory| {
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
+                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n"
+            );
+            std::fs::write(directory.join("sentinel.conf"), settings).expect("the directory is ours");
+            vec!["sentinel.conf".into(), "--sentinel".into()]
+        })
+    }
+
+    fn launch(program: PathBuf, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
         // Another process may take the port in between: then the server ends, and another is tried.
         for _ in 0..5 {
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let mut all: Vec<String> =
-                ["--save", "", "--bind", "127.0.0.1", "--dir", "."].iter().map(|a| (*a).to_owned()).collect();
             let port = free_port();
-            if !arguments.contains(&"--port") {
-                all.extend(["--port".into(), port.to_string()]);
-            }
-            all.extend(arguments.iter().map(|argument| argument.replace("{dir}", &directory.path().to_string_lossy())));
-            let server = Self { process: Mutex::default(), directory, program: program.clone(), arguments: all, port };
+            let arguments = arguments(port, directory.path());
+            let server = Self { process: Mutex::default(), directory, program: program.clone(), arguments, port };
             if server.run() {
                 return server;
             }
         }
-        panic!("no server starts with {arguments:?}");
+        panic!("{} does not start", program.display());
     }
 
     /// Starts the process and waits until it answers; false if it ended at once.
@@ -139,6 +156,12 @@ impl RedisServer {
         });
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
         ready
+    }
+
+    /// What was given for a setting on the command line.
+    pub fn argument(&self, name: &str) -> &str {
+        let at = self.arguments.iter().position(|argument| argument == name).expect("it was given");
+        &self.arguments[at + 1]
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bb8_redis::RedisConnectionManager;
 use tower_session_memory::InMemory;
 use tower_session_memory::store::conformance::Instances;
-use tower_session_memory::store::{Cached, RedisStore, RedisTls};
+use tower_session_memory::store::{Cached, Durability, RedisAck, RedisStore, RedisTls};
 
 use crate::common::certificates::Certificates;
 use crate::common::servers::{RedisServer, Shared, optional_program};
+use crate::common::topologies::{RedisCluster, Trio};
 
 /// Two stores on the same servers, which live as long as the stores do.
 async fn twice(url: &str, servers: Arc<impl Send + Sync + 'static>) -> Instances {
@@ -128,6 +129,36 @@ mod cached_memory {
     async fn instances() -> Instances {
         let store = tower_session_memory::SharedStore::new(InMemory::new());
         Instances::new(Cached::new(store.clone(), 8 << 20)).and(Cached::new(store, 8 << 20))
+    }
+
+    tower_session_memory::conformance_tests!(instances);
+}
+
+/// Three masters.
+mod cluster {
+    use super::*;
+
+    async fn instances() -> Instances {
+        static SERVERS: Shared<RedisCluster> = Shared::new();
+        let servers = SERVERS.get(RedisCluster::start);
+        twice(&servers.url(), servers).await
+    }
+
+    tower_session_memory::conformance_tests!(instances);
+}
+
+/// A master, two replicas, three Sentinels; a turn counts once a replica has it.
+mod sentinel {
+    use super::*;
+
+    async fn instances() -> Instances {
+        static SERVERS: Shared<Trio> = Shared::new();
+        let servers = SERVERS.get(Trio::start);
+        let connect = async || {
+            let builder = RedisStore::builder(&servers.url()).acknowledged_by(RedisAck::replicas(1));
+            builder.require(Durability::Quorum).connect().await.unwrap()
+        };
+        Instances::new(connect().await).and(connect().await).keeping(servers.clone())
     }
 
     tower_session_memory::conformance_tests!(instances);

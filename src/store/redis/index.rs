@@ -5,7 +5,7 @@
 //! append of a whole Cluster writes to; those scopes, and sessions without a subject, are scanned
 //! for: work for an operator, not for a request.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use redis::Value;
@@ -57,25 +57,23 @@ impl RedisStore {
         let mut entries = Vec::new();
         for offset in (0..).step_by(CHUNK) {
             let mut command = redis::cmd("ZREVRANGEBYSCORE");
-            command.arg(&index).arg(&newest).arg("-inf").arg("LIMIT").arg(offset).arg(CHUNK);
-            let members = match self.servers.call(&index, &Request::new(command)).await?.value {
-                Value::Array(members) => members,
-                _ => return Err(unexpected("ZREVRANGEBYSCORE")),
-            };
+            command.arg(&index).arg(&newest).arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(offset).arg(CHUNK);
+            let members = members(self.servers.call(&index, &Request::new(command)).await?.value)?;
             if offset == 0 && members.is_empty() && self.rebuild_once().await? {
                 return Box::pin(self.list_subject(subject, scope, limit, after)).await;
             }
             let last = members.len() < CHUNK;
-            let mut keys = Vec::with_capacity(members.len());
-            for member in members {
-                let member = bytes(member)?;
-                let key = std::str::from_utf8(&member).ok().and_then(|key| SessionKey::decode(key).ok());
-                keys.push(key.ok_or(Failure::Unreadable("an index names something else than a session"))?);
-            }
+            let keys: Vec<_> = members.iter().map(|(key, _)| key.clone()).collect();
             let live = self.look_up(&keys).await?;
             self.forget(&index, keys.iter().zip(&live).filter(|(_, entry)| entry.is_none()).map(|(key, _)| key)).await;
-            let listed = live.into_iter().flatten().filter(|entry| scope.contains(&entry.key));
-            entries.extend(listed.filter(|entry| after.is_none_or(|after| place(entry) < *after)));
+            for (entry, (_, at)) in live.into_iter().zip(&members) {
+                let Some(mut entry) = entry.filter(|entry| scope.contains(&entry.key)) else { continue };
+                // In a Cluster the index lives on another node with another clock: its order is told.
+                entry.last_active = UNIX_EPOCH + Duration::from_millis(*at);
+                if after.is_none_or(|after| place(&entry) < *after) {
+                    entries.push(entry);
+                }
+            }
             if last || entries.len() >= limit {
                 break;
             }
@@ -170,6 +168,17 @@ impl RedisStore {
         }
         Ok(true)
     }
+}
+
+/// Reads keys with their scores, which RESP2 gives in turns and RESP3 in pairs.
+fn members(value: Value) -> Result<Vec<(SessionKey, u64)>, Failure> {
+    let members: Vec<(String, f64)> = redis::from_redis_value(value).map_err(|_| unexpected("ZREVRANGEBYSCORE"))?;
+    let member = |(key, at): (String, f64)| {
+        let key = SessionKey::decode(&key).ok()?;
+        Some((key, at as u64))
+    };
+    let members: Option<Vec<_>> = members.into_iter().map(member).collect();
+    members.ok_or(Failure::Unreadable("an index names something else than a session"))
 }
 
 fn place(entry: &SessionEntry) -> Place {
