@@ -19,6 +19,8 @@ mod error;
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "resilience")]
+mod resilient;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -30,6 +32,8 @@ pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisAck, RedisBuilder, RedisStore, RedisTls};
+#[cfg(feature = "resilience")]
+pub use self::resilient::{Resilient, ResilientOptions};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
