@@ -144,14 +144,15 @@ impl RedisServer {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("the log opens");
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(self.directory.path());
+        let before = log.metadata().map_or(0, |log| log.len()) as usize;
         let errors = log.try_clone().expect("the log can be shared");
         let mut process = Process::spawn(command.stdout(log).stderr(errors));
         let ready = eventually("the server is ready", || {
             if !process.is_running() {
                 return Some(false);
             }
-            let log = std::fs::read_to_string(self.path("log")).ok()?;
-            let last = log.rsplit("oO0OoO0OoO0Oo").next().unwrap_or_default().to_owned();
+            let log = std::fs::read(self.path("log")).ok()?;
+            let last = String::from_utf8_lossy(&log[before..]);
             (last.contains("eady to accept connections") || last.contains("Sentinel ID is")).then_some(true)
         });
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
