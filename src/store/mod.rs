@@ -4,23 +4,36 @@
 //! |---|---|---|
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
+//! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
 use std::fmt::Debug;
 use std::future::Future;
 
+#[cfg(feature = "cache")]
+mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "resilience")]
+mod resilient;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod types;
 
+#[cfg(feature = "cache")]
+pub use self::cached::Cached;
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisAck, RedisBuilder, RedisStore, RedisTls};
+#[cfg(feature = "resilience")]
+pub use self::resilient::{Resilient, ResilientOptions};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
