@@ -62,6 +62,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
+mod diagnostics;
 pub mod docs;
 mod error;
 mod future;
@@ -82,6 +83,7 @@ mod turn;
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
 pub use self::body::ResponseBody;
+pub use self::diagnostics::Diagnostics;
 pub use self::error::{AppendError, SessionError};
 pub use self::future::ResponseFuture;
 pub use self::history::ChatHistory;
@@ -90,7 +92,7 @@ pub use self::key::{ConversationId, KeyError, Scope, SessionHash, SessionKey, Su
 pub use self::layer::{PolicyError, SessionMemoryLayer};
 pub use self::message::{Content, Message, MessageError, Role, ToolCall};
 pub use self::policy::{
-    CommitOn, Concurrency, Deadlines, Limits, OnCommitFailure, OnDisconnect, OnLoadFailure, OnMissing, Policy,
+    CommitOn, Concurrency, Deadlines, Limits, OnCommitFailure, OnDisconnect, OnLoadFailure, OnMissing, OnUnknown, Policy,
     Retention, Roles, Window,
 };
 pub use self::service::SessionMemory;

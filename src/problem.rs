@@ -50,6 +50,7 @@ impl SessionError {
             Self::MissingConversation => {
                 (S::BAD_REQUEST, "missing_conversation", "The request does not name a conversation.")
             }
+            Self::UnknownConversation => (S::NOT_FOUND, "unknown_conversation", UNKNOWN),
             Self::IdempotencyKey(_) => {
                 (S::BAD_REQUEST, "bad_idempotency_key", "The idempotency key is not in the right form.")
             }

@@ -22,6 +22,7 @@ pub use self::handover::DrainError;
 pub(crate) use self::handover::HandOver;
 
 use self::pending::Pending;
+use crate::diagnostics::Observer;
 use crate::error::{AppendError, SessionError};
 use crate::history::ChatHistory;
 use crate::key::SessionKey;
@@ -31,12 +32,13 @@ use crate::store::{Loaded, SharedStore, StoreInfo};
 use crate::turn::{Head, Turn, TurnId, TurnStatus};
 
 /// What all requests of a layer share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backend {
     pub(crate) store: SharedStore,
     pub(crate) info: StoreInfo,
     pub(crate) policy: Policy,
     pub(crate) handover: Arc<HandOver>,
+    pub(crate) observer: Arc<Observer>,
 }
 
 /// A conversation as one request sees it: the history to read, and the turn it adds.

@@ -1,0 +1,12 @@
+//! Without the feature `metrics`: nothing is counted.
+
+use std::time::Duration;
+
+pub(super) fn loaded(_: &'static str, _: &'static str, _: Duration) {}
+pub(super) fn history(_: &'static str, _: usize, _: usize) {}
+pub(super) fn replayed(_: &'static str) {}
+pub(super) fn degraded(_: &'static str) {}
+pub(super) fn committed(_: &'static str, _: &'static str, _: &'static str, _: usize, _: Duration) {}
+pub(super) fn handed_over(_: &'static str) {}
+pub(super) fn pending(_: usize) {}
+pub(crate) fn refused(_: &'static str) {}
