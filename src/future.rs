@@ -14,6 +14,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Timeout, timeout};
 use tower_service::Service;
+use tracing::field::display;
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
@@ -104,14 +105,13 @@ where
 
     pub(crate) fn load(begun: Begun, read: Read, request: Request<ReqBody>, service: S) -> Self {
         let Backend { store, info, policy, observer, .. } = &*begun.backend;
-        let conversation = observer.conversation(&begun.key);
         // The span around the request has the field if its maker declared it.
-        Span::current().record("gen_ai.conversation.id", &conversation);
+        Span::current().record("gen_ai.conversation.id", display(observer.conversation(&begun.key)));
         let span = tracing::debug_span!(
             "session_load",
             store = info.name,
             session = %begun.key.hashed(),
-            gen_ai.conversation.id = conversation,
+            gen_ai.conversation.id = %observer.conversation(&begun.key),
         );
         let load = timeout(policy.deadlines.load, store.load_owned(begun.key.clone(), read)).instrument(span);
         Self { state: State::Load { load, waiting: Some(Waiting { begun, request, service }) } }

@@ -1,6 +1,7 @@
 //! One layer's eye on its requests.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::stability::{Odd, Stability};
@@ -17,6 +18,21 @@ pub(crate) struct Observer {
     store: StoreInfo,
     identity: Cow<'static, str>,
     stability: Stability,
+}
+
+/// A conversation as traces may name it.
+pub(crate) struct Conversation<'a> {
+    key: &'a SessionKey,
+    plain: bool,
+}
+
+impl Display for Conversation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.plain {
+            true => f.write_str(self.key.conversation().as_str()),
+            false => Display::fmt(&self.key.hashed(), f),
+        }
+    }
 }
 
 impl Observer {
@@ -59,13 +75,9 @@ impl Observer {
         }
     }
 
-    /// What spans call the conversation.
-    pub(crate) fn conversation(&self, key: &SessionKey) -> String {
-        if self.diagnostics.plain_conversation_id {
-            key.conversation().as_str().to_owned()
-        } else {
-            key.hashed().to_string()
-        }
+    /// What spans call the conversation; nothing is computed unless somebody looks.
+    pub(crate) fn conversation<'a>(&self, key: &'a SessionKey) -> Conversation<'a> {
+        Conversation { key, plain: self.diagnostics.plain_conversation_id }
     }
 
     pub(crate) fn loaded(&self, loaded: &Loaded, minted: bool, took: Duration) {

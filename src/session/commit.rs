@@ -112,7 +112,7 @@ fn drive(shared: &Arc<Shared>, buffer: Buffer, status: TurnStatus) -> Option<Dri
         "session_commit",
         store = shared.backend.info.name,
         session = %shared.key.hashed(),
-        gen_ai.conversation.id = shared.backend.observer.conversation(&shared.key),
+        gen_ai.conversation.id = %shared.backend.observer.conversation(&shared.key),
         messages = turn.messages().len(),
         bytes = turn.bytes(),
         status = status.as_str(),

@@ -1,6 +1,13 @@
 //! Identity on real sockets: tokens, cookies, minted ids, paths and queries, and the logs that name
 //! what is wrong.
 
+mod cookie;
 mod jwt;
+mod mint;
+mod misconfigured;
+mod pyjwt;
+mod redaction;
+mod retry;
+mod sources;
 mod support;
 mod tokens;

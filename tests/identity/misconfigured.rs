@@ -32,7 +32,7 @@ impl Store for Odd {
             None => Ok(Loaded::absent()),
             Some(ErrorKind::NewerVersion) => {
                 let newer = br#"{"v":99,"anything":"else"}"#.to_vec();
-                let error = Turn::from_record(key, newer.into()).expect_err("the record is of a newer version");
+                let error = Turn::from_record(key, newer).expect_err("the record is of a newer version");
                 assert!(matches!(error, RecordError::NewerVersion { version: 99 }));
                 Err(StoreError::new(ErrorKind::NewerVersion, "odd", Operation::Load).with_source(error))
             }

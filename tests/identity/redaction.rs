@@ -182,7 +182,7 @@ async fn the_plain_conversation_id_is_in_spans_only_when_asked_for() {
         diagnostics.plain_conversation_id = plain;
         let layer = memory(Header::conversation(CONVERSATION)).with_diagnostics(diagnostics);
         Server::start(layer).await.get("/", &[(CONVERSATION, "canary-id")]).await.turns();
-        assert_eq!(logs.text().contains(r#"gen_ai.conversation.id="canary-id""#), plain);
+        assert_eq!(logs.text().contains("gen_ai.conversation.id=canary-id"), plain);
         for span in ["session_load", "session_commit"] {
             logs.line(&[span, "gen_ai.conversation.id"]);
         }
