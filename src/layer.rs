@@ -69,13 +69,8 @@ impl SessionMemoryLayer {
         let info = store.info();
         let observer = Observer::new(Diagnostics::default(), info, identify.describe());
         observer.say_hello(identify.is_verified(), identify.flaw().as_deref());
-        let backend = Backend {
-            store,
-            info,
-            policy: Policy::default(),
-            handover: Arc::default(),
-            observer: Arc::new(observer),
-        };
+        let backend =
+            Backend { store, info, policy: Policy::default(), handover: Arc::default(), observer: Arc::new(observer) };
         Self {
             shared: Arc::new(Settings {
                 backend: Arc::new(backend),

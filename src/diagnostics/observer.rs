@@ -100,19 +100,31 @@ impl Observer {
         let identity = &*self.identity;
         if stored == 0 {
             tracing::warn!(
-                loads, fresh, minted, stored, identity,
+                loads,
+                fresh,
+                minted,
+                stored,
+                identity,
                 "nothing is ever stored: nearly every request finds an empty history, because no handler appends \
                  to its session, or every response fails"
             );
         } else if minted * 2 > loads {
             tracing::warn!(
-                loads, fresh, minted, stored, identity,
+                loads,
+                fresh,
+                minted,
+                stored,
+                identity,
                 "identity looks unstable: nearly every request comes without an id and is given a fresh one; \
                  clients do not send it back"
             );
         } else {
             tracing::warn!(
-                loads, fresh, minted, stored, identity,
+                loads,
+                fresh,
+                minted,
+                stored,
+                identity,
                 "identity looks unstable: nearly every request opens a new session, so no history is ever found"
             );
         }

@@ -61,7 +61,8 @@ impl Stability {
             minted: self.minted.swap(0, Relaxed),
             stored: self.stored.swap(0, Relaxed),
         };
-        (u64::from(odd.fresh) * 100 >= u64::from(stretch) * u64::from(NEARLY_ALL) && self.may_warn(interval)).then_some(odd)
+        (u64::from(odd.fresh) * 100 >= u64::from(stretch) * u64::from(NEARLY_ALL) && self.may_warn(interval))
+            .then_some(odd)
     }
 
     fn may_warn(&self, interval: Duration) -> bool {

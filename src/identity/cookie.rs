@@ -172,7 +172,8 @@ impl Identify for Cookie {
             return Some("this is no name that a cookie can have".into());
         }
         let host = self.name.starts_with("__Host-") && (!self.secure || self.path != "/");
-        let refused = host || (!self.secure && (self.name.starts_with("__Secure-") || self.same_site == SameSite::None));
+        let refused =
+            host || (!self.secure && (self.name.starts_with("__Secure-") || self.same_site == SameSite::None));
         refused.then(|| "browsers will not keep a cookie with this name and these attributes".into())
     }
 }

@@ -128,6 +128,7 @@ impl Identify for Header {
 
     fn flaw(&self) -> Option<Cow<'static, str>> {
         let per_request = PER_REQUEST.contains(&self.name.as_str());
-        per_request.then(|| "this header is new with every request by its nature: no session is ever found again".into())
+        per_request
+            .then(|| "this header is new with every request by its nature: no session is ever found again".into())
     }
 }

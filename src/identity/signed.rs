@@ -53,7 +53,11 @@ impl<I: Identify> Signed<I> {
     pub fn sign(&self, id: &ConversationId) -> Result<ConversationId, KeyError> {
         let mut mac = self.keys[0].clone();
         mac.update(id.as_str().as_bytes());
-        ConversationId::parse(&format!("{id}.{mac}", id = id.as_str(), mac = hex::encode(&mac.finalize().into_bytes()[..16])))
+        ConversationId::parse(&format!(
+            "{id}.{mac}",
+            id = id.as_str(),
+            mac = hex::encode(&mac.finalize().into_bytes()[..16])
+        ))
     }
 
     /// The id, and whether the newest secret signed it.

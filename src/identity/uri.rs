@@ -51,7 +51,8 @@ impl Path {
     /// # Errors
     /// [`TemplateError`].
     pub fn conversation(template: &'static str) -> Result<Self, TemplateError> {
-        let segments: Vec<Segment> = template.strip_prefix('/').ok_or(TemplateError)?.split('/').map(Segment::of).collect();
+        let segments: Vec<Segment> =
+            template.strip_prefix('/').ok_or(TemplateError)?.split('/').map(Segment::of).collect();
         let ids = segments.iter().filter(|segment| **segment == Segment::Id).count();
         let rest = segments.iter().position(|segment| *segment == Segment::Rest);
         if ids != 1 || rest.is_some_and(|at| at + 1 != segments.len()) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_session_memory::identity::{Cookie, Header, Identify, Secrets};
 use tower_session_memory::SessionMemoryLayer;
+use tower_session_memory::identity::{Cookie, Header, Identify, Secrets};
 
 use crate::support::{Answer, Logs, Server, memory, minting, secrets};
 

@@ -122,7 +122,10 @@ async fn bad_input_25_kid_only_looks_up() {
     // Without a name, and two keys that would fit, none is tried.
     server.with_token(&token(&claims())).await.is_invalid_token();
     // A secret that an attacker knows, such as that of an empty file, is never a key.
-    server.with_token(&signed(b"", r#"{"alg":"HS256","kid":"../../../dev/null"}"#, &claims().to_string())).await.is_invalid_token();
+    server
+        .with_token(&signed(b"", r#"{"alg":"HS256","kid":"../../../dev/null"}"#, &claims().to_string()))
+        .await
+        .is_invalid_token();
 }
 
 #[tokio::test]
@@ -148,28 +151,36 @@ async fn bad_input_26_keys_that_the_token_brings() {
 
 #[tokio::test]
 async fn bad_input_27_aud() {
-    refuses("aud", [
-        Value::Null,
-        json!("other"),
-        json!({ "chat-api": true }),
-        json!([]),
-        json!(["other"]),
-        json!([AUDIENCE, 7]),
-        json!(7),
-        json!(""),
-        json!("chat-api "),
-    ])
+    refuses(
+        "aud",
+        [
+            Value::Null,
+            json!("other"),
+            json!({ "chat-api": true }),
+            json!([]),
+            json!(["other"]),
+            json!([AUDIENCE, 7]),
+            json!(7),
+            json!(""),
+            json!("chat-api "),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn bad_input_28_iss() {
-    refuses("iss", [Value::Null, json!(7), json!([ISSUER]), json!(""), json!("https://login.example.org"), json!({})]).await;
+    refuses("iss", [Value::Null, json!(7), json!([ISSUER]), json!(""), json!("https://login.example.org"), json!({})])
+        .await;
 }
 
 #[tokio::test]
 async fn bad_input_29_sub() {
-    refuses("sub", [Value::Null, json!(7), json!(""), json!("a".repeat(10_240)), json!("a".repeat(513)), json!(["ada"])]).await;
+    refuses(
+        "sub",
+        [Value::Null, json!(7), json!(""), json!("a".repeat(10_240)), json!("a".repeat(513)), json!(["ada"])],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -353,13 +364,16 @@ fn what_cannot_work_is_said_before_the_first_request() {
         JwtKeys::jwks(r#"{"keys":[]}"#),
         JwtKeys::jwks(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": encode(SECRET) }] }).to_string()),
         // 1024 bits.
-        JwtKeys::jwks(json!({ "keys": [{ "kty": "RSA", "kid": "a", "n": encode([201; 128]), "e": "AQAB" }] }).to_string()),
+        JwtKeys::jwks(
+            json!({ "keys": [{ "kty": "RSA", "kid": "a", "n": encode([201; 128]), "e": "AQAB" }] }).to_string(),
+        ),
     ] {
         let built = with(keys);
         assert!(matches!(built, Err(JwtError::Key(_))), "{built:?}");
     }
     assert!(matches!(with(JwtKeys::jwks_file("/no/such/file")), Err(JwtError::File(_))));
     let twice = json!({ "keys": [{ "kty": "oct", "kid": "a", "k": encode(SECRET) }, { "kty": "oct", "kid": "a", "k": encode([9; 32]) }] });
-    let twice = Jwt::builder(JwtKeys::jwks(twice.to_string())).issuer(ISSUER).audience(AUDIENCE).algorithm(Algorithm::HS256);
+    let twice =
+        Jwt::builder(JwtKeys::jwks(twice.to_string())).issuer(ISSUER).audience(AUDIENCE).algorithm(Algorithm::HS256);
     assert!(matches!(twice.build(), Err(JwtError::Key(_))));
 }

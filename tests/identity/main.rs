@@ -2,12 +2,14 @@
 //! what is wrong.
 
 mod cookie;
+mod fuzz;
 mod jwt;
 mod mint;
 mod misconfigured;
 mod pyjwt;
 mod redaction;
 mod retry;
+mod signals;
 mod sources;
 mod support;
 mod tokens;

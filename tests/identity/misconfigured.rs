@@ -132,7 +132,11 @@ async fn questions_2_and_3_the_store_is_not_shared_and_requests_reach_two_instan
     assert_eq!(one.get("/", &[(CONVERSATION, "c")]).await.turns(), 0);
     let (first, second) = (one.get("/", &[(CONVERSATION, "c")]).await, two.get("/", &[(CONVERSATION, "c")]).await);
     assert_eq!((first.turns(), second.turns()), (1, 0), "the second instance knows nothing");
-    logs.line(&["WARN", "sessions live in this process alone: a second instance does not see them", "store=\"memory\""]);
+    logs.line(&[
+        "WARN",
+        "sessions live in this process alone: a second instance does not see them",
+        "store=\"memory\"",
+    ]);
     let line = logs.line(&["INFO", "session memory is ready", "shared=\"process\"", "durable=\"cache\""]);
     let told = first.header("x-session-memory").expect("the header was asked for");
     let instance = told.split("instance=").nth(1).and_then(|rest| rest.split(';').next()).expect("an instance");

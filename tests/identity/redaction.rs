@@ -71,14 +71,20 @@ async fn canaries_stay_inside() {
     let mut heads = String::new();
     let mut seen = Vec::new();
     let targets = ["/c/canary-path", "/?conversation=canary-query", "/?conversation=canary-query", "/"];
-    for target in targets.into_iter().chain(["/c/canary-path?fail", "/c/canary-path?silent", "/c/canary%20", "/?conversation=canary,"]) {
+    for target in targets.into_iter().chain([
+        "/c/canary-path?fail",
+        "/c/canary-path?silent",
+        "/c/canary%20",
+        "/?conversation=canary,",
+    ]) {
         let answer = server.get(target, &good).await;
         seen.push(answer.status);
         let (head, _) = answer.raw.split_once("\r\n\r\n").expect("a head");
         heads.push_str(head);
     }
     // Replays, conflicts of sources, broken and foreign tokens, forged cookies, odd keys.
-    let foreign = format!("Bearer {}", signed(&SECRET, r#"{"alg":"HS256","kid":"canary"}"#, &canary_claims().to_string()));
+    let foreign =
+        format!("Bearer {}", signed(&SECRET, r#"{"alg":"HS256","kid":"canary"}"#, &canary_claims().to_string()));
     let mut expired = canary_claims();
     expired["exp"] = json!(1);
     let mut elsewhere = canary_claims();
@@ -109,7 +115,8 @@ async fn canaries_stay_inside() {
     for headers in odd {
         let answer = server.get("/c/canary-path", headers).await;
         seen.push(answer.status);
-        let head = if answer.status == 200 { answer.raw.split_once("\r\n\r\n").expect("a head").0 } else { &answer.raw };
+        let head =
+            if answer.status == 200 { answer.raw.split_once("\r\n\r\n").expect("a head").0 } else { &answer.raw };
         heads.push_str(head);
     }
     assert_eq!(
@@ -141,7 +148,10 @@ async fn canaries_stay_inside() {
     let metrics = format!("{:?}", metrics.snapshot().into_vec());
     assert!(metrics.contains("session_memory_loads_total"), "{metrics}");
     assert_silent("a metric", &metrics);
-    assert!(logs.text().contains("session_commit") && logs.text().contains("gen_ai.conversation.id"), "spans were captured");
+    assert!(
+        logs.text().contains("session_commit") && logs.text().contains("gen_ai.conversation.id"),
+        "spans were captured"
+    );
 }
 
 fn memory_of(identity: impl Identify, policy: tower_session_memory::Policy) -> SessionMemoryLayer {

@@ -6,7 +6,21 @@ use crate::support::{CONVERSATION, Logs, Server, memory};
 use crate::tokens::{token_of, verifier};
 
 const BAD_IDS: [&str; 15] = [
-    "%7Bother%7D", "chat%2D42", "%", "a%20b", "a+b", "{other}", "a:b", "a,b", "*", "a;b", "a@b", "a=b", "a'b", "~%00", "a!b",
+    "%7Bother%7D",
+    "chat%2D42",
+    "%",
+    "a%20b",
+    "a+b",
+    "{other}",
+    "a:b",
+    "a,b",
+    "*",
+    "a;b",
+    "a@b",
+    "a=b",
+    "a'b",
+    "~%00",
+    "a!b",
 ];
 
 #[tokio::test]
@@ -21,7 +35,14 @@ async fn bad_input_8_a_path_is_never_decoded() {
     send(&"a".repeat(129)).await.refused(400, "bad_identity");
     assert_eq!(send(&"a".repeat(128)).await.turns(), 0);
     send("").await.refused(400, "bad_identity");
-    for other in ["/", "/conversations", "/conversations/a", "/conversations/a/messages/", "/conversations/a/b/messages", "/Conversations/a/messages"] {
+    for other in [
+        "/",
+        "/conversations",
+        "/conversations/a",
+        "/conversations/a/messages/",
+        "/conversations/a/b/messages",
+        "/Conversations/a/messages",
+    ] {
         server.get(other, &[]).await.refused(400, "missing_conversation");
     }
     // Dots are an id like any other: nothing walks up from here.
@@ -36,7 +57,13 @@ async fn bad_input_2_and_8_a_query_parameter_is_single_and_never_decoded() {
     for bad in BAD_IDS.iter().filter(|id| !id.contains('=')) {
         send(&format!("conversation={bad}")).await.refused(400, "bad_identity");
     }
-    for bad in ["conversation=a&conversation=a", "conversation=a&conversation=b", "conversation=", "conversation", "conversation=a=b"] {
+    for bad in [
+        "conversation=a&conversation=a",
+        "conversation=a&conversation=b",
+        "conversation=",
+        "conversation",
+        "conversation=a=b",
+    ] {
         send(bad).await.refused(400, "bad_identity");
     }
     for other in ["", "a=b", "Conversation=a", "%63onversation=a", "xconversation=a"] {
@@ -57,7 +84,9 @@ async fn bad_input_14_sources_that_disagree_are_refused_and_others_not_read() {
     assert_eq!(send("/c/a/x", None).await.turns(), 1);
     assert_eq!(send("/", Some("a")).await.turns(), 2);
     assert_eq!(send("/c/a/x/y?c=a", Some("a")).await.turns(), 3);
-    for (target, header) in [("/?c=b", Some("a")), ("/c/b/x", Some("a")), ("/c/a/x?c=b", None), ("/c/b/x?c=a", Some("a"))] {
+    for (target, header) in
+        [("/?c=b", Some("a")), ("/c/b/x", Some("a")), ("/c/a/x?c=b", None), ("/c/b/x?c=a", Some("a"))]
+    {
         send(target, header).await.refused(400, "identity_disagreement");
     }
     // A cookie is no source here.

@@ -18,9 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, service_fn};
 use tower_session_memory::identity::Secrets;
-use tower_session_memory::{
-    ChatSession, Identify, InMemory, Message, OnMissing, Policy, SessionMemoryLayer,
-};
+use tower_session_memory::{ChatSession, Identify, InMemory, Message, OnMissing, Policy, SessionMemoryLayer};
 
 /// Nothing here takes longer, unless it never ends.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -136,13 +136,15 @@ impl JwtBuilder {
         }
         let keys = self.keys.open(&self.algorithms)?;
 
-        let mut validation = Validation::default();
-        validation.algorithms = self.algorithms;
-        validation.leeway = self.leeway.as_secs();
-        validation.validate_nbf = true;
+        let mut validation = Validation {
+            algorithms: self.algorithms,
+            leeway: self.leeway.as_secs(),
+            validate_nbf: true,
+            iss: Some(self.issuers.clone()),
+            aud: Some(self.audiences.clone()),
+            ..Validation::default()
+        };
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.iss = Some(self.issuers.clone());
-        validation.aud = Some(self.audiences.clone());
         let rules = Rules {
             issuers: self.issuers,
             audiences: self.audiences,

@@ -117,7 +117,8 @@ impl KeySet {
     pub(super) fn of_document(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, JwtError> {
         let document: Document =
             serde_json::from_slice(document).map_err(|_| JwtError::Key("is not a JSON Web Key Set"))?;
-        let keys = document.keys.into_iter().filter_map(|key| Entry::of_jwk(serde_json::from_value(key).ok()?, algorithms));
+        let keys =
+            document.keys.into_iter().filter_map(|key| Entry::of_jwk(serde_json::from_value(key).ok()?, algorithms));
         let keys: Vec<Entry> = keys.collect();
         if keys.is_empty() {
             return Err(JwtError::Key("the set holds no key that the algorithms take"));
