@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 16 << 10;
 ///
 /// A request without an `Authorization` header of scheme `Bearer` has no identity from here; scope the
 /// conversation by it, and such a request is refused with 401. A token that does not verify is refused
-/// with 401, whatever else names the request's owner. See the [module's docs](self) for the rules.
+/// with 401, whatever else names the request's owner. See the [module's docs](super) for the rules.
 pub struct Jwt {
     keys: OpenKeys,
     validation: Validation,
