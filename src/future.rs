@@ -213,7 +213,8 @@ impl Begun {
         span: &Span,
     ) -> Result<Option<Loaded>, SessionError> {
         let _entered = span.enter();
-        let Backend { policy, observer, .. } = &*self.backend;
+        let Backend { store, policy, observer, .. } = &*self.backend;
+        observer.pool(store);
         let error = match outcome {
             Ok(Ok(mut loaded)) => {
                 // What broke off is not an answer: the retry runs again.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
 
+use crate::store::PoolState;
+
 pub(super) fn loaded(store: &'static str, outcome: &'static str, took: Duration) {
     counter!("session_memory_loads_total", "store" => store, "outcome" => outcome).increment(1);
     histogram!("session_memory_load_seconds", "store" => store, "outcome" => outcome).record(took);
@@ -41,6 +43,13 @@ pub(super) fn handed_over(store: &'static str) {
 
 pub(super) fn pending(turns: usize) {
     gauge!("session_memory_pending").set(turns as f64);
+}
+
+pub(super) fn pool(store: &'static str, state: impl FnOnce() -> Option<PoolState>) {
+    if let Some(PoolState { open, idle }) = state() {
+        gauge!("session_memory_pool_connections", "store" => store, "state" => "open").set(open);
+        gauge!("session_memory_pool_connections", "store" => store, "state" => "idle").set(idle);
+    }
 }
 
 pub(crate) fn refused(code: &'static str) {

@@ -8,7 +8,7 @@ use super::stability::{Odd, Stability};
 use super::{Diagnostics, instance, metrics};
 use crate::error::SessionError;
 use crate::key::SessionKey;
-use crate::store::{Durability, Loaded, Sharing, StoreInfo};
+use crate::store::{Durability, Loaded, Sharing, Store, StoreInfo};
 use crate::turn::{Turn, TurnStatus};
 
 /// Counts and says what happens; knows the store's and the identity's name, and no session.
@@ -148,6 +148,10 @@ impl Observer {
             self.stability.stored();
         }
         metrics::committed(self.store.name, outcome, status.as_str(), bytes, took);
+    }
+
+    pub(crate) fn pool(&self, store: &impl Store) {
+        metrics::pool(self.store.name, || store.pool());
     }
 
     pub(crate) fn handed_over(&self, pending: usize) {

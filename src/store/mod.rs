@@ -38,7 +38,8 @@ pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub use self::types::{
-    Append, Appended, Cursor, Deleted, Durability, Loaded, Page, Read, SessionEntry, SessionPage, Sharing, StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Loaded, Page, PoolState, Read, SessionEntry, SessionPage, Sharing,
+    StoreInfo,
 };
 
 use crate::key::{Scope, SessionKey};
@@ -89,6 +90,12 @@ use crate::turn::Head;
 pub trait Store: Debug + Send + Sync + 'static {
     /// What this store is. Cheap: it is asked for every commit.
     fn info(&self) -> StoreInfo;
+
+    /// The store's pool of connections, if it has one; for metrics. Cheap: it is asked for every
+    /// load where somebody counts.
+    fn pool(&self) -> Option<PoolState> {
+        None
+    }
 
     /// Loads the newest turns that fit [`Read::window`], oldest first, with the head they were read
     /// at, as of one moment.

@@ -18,7 +18,7 @@ fn signed_header(secrets: &Secrets) -> Signed<Header> {
 }
 
 #[tokio::test]
-async fn bad_input_1_a_request_without_an_id_is_given_a_fresh_one_before_the_body() {
+async fn bad_input_01_a_request_without_an_id_is_given_a_fresh_one_before_the_body() {
     let server = Server::start(strict(memory(Header::conversation(CONVERSATION)))).await;
     let mut seen = HashSet::new();
     for _ in 0..20 {

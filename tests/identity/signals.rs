@@ -4,10 +4,45 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower_session_memory::identity::Header;
-use tower_session_memory::{Concurrency, Policy};
+use tower_session_memory::store::{Append, Appended, Deleted, Loaded, Page, PoolState, Read, SessionPage, StoreInfo};
+use tower_session_memory::{Concurrency, InMemory, Policy, Scope, SessionKey, SessionMemoryLayer, Store, StoreError};
 
 use crate::support::{CONVERSATION, Server, memory};
 use crate::tokens::{scoped, verifier};
+
+/// A store that says that it has a pool.
+#[derive(Debug)]
+struct Pooled(InMemory);
+
+impl Store for Pooled {
+    fn info(&self) -> StoreInfo {
+        self.0.info()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Some(PoolState::new(5, 3))
+    }
+
+    async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+        self.0.load(key, read).await
+    }
+
+    async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
+        self.0.append(key, append).await
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
+        self.0.list(scope, page).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.ping().await
+    }
+}
 
 #[tokio::test]
 async fn metrics_count_what_happened_under_the_documented_names() {
@@ -25,26 +60,36 @@ async fn metrics_count_what_happened_under_the_documented_names() {
     let secured = Server::start(memory(scoped(verifier()))).await;
     secured.with_token("a.b.c").await.is_invalid_token();
 
+    let pooled = SessionMemoryLayer::new(Pooled(InMemory::new()), Header::conversation(CONVERSATION));
+    let pooled = Server::start(pooled).await;
+    pooled.get("/?silent", &[(CONVERSATION, "c")]).await.turns();
+
     let mut counters = BTreeMap::new();
+    let mut gauges = BTreeMap::new();
     let mut names = BTreeSet::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let key = key.key();
         names.insert(key.name().to_owned());
         let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        if let DebugValue::Counter(count) = value {
-            counters.insert(format!("{} {}", key.name(), labels.join(",")), count);
+        let name = format!("{} {}", key.name(), labels.join(","));
+        match value {
+            DebugValue::Counter(count) => drop(counters.insert(name, count)),
+            DebugValue::Gauge(level) => drop(gauges.insert(name, level.0)),
+            DebugValue::Histogram(values) => assert!(!values.is_empty(), "{name}"),
         }
     }
     let expected = [
         ("session_memory_commits_total store=memory,outcome=duplicate,status=complete", 1),
         ("session_memory_commits_total store=memory,outcome=stored,status=complete", 2),
-        ("session_memory_loads_total store=memory,outcome=loaded", 3),
+        ("session_memory_loads_total store=memory,outcome=loaded", 4),
         ("session_memory_refused_total code=invalid_token", 1),
         ("session_memory_refused_total code=missing_conversation", 1),
         ("session_memory_replays_total store=memory", 1),
     ];
     let expected: BTreeMap<String, u64> = expected.map(|(name, count)| (name.to_owned(), count)).into();
     assert_eq!(counters, expected);
+    let pool = |state: &str| gauges.get(&format!("session_memory_pool_connections store=memory,state={state}"));
+    assert_eq!((pool("open"), pool("idle")), (Some(&5.0), Some(&3.0)));
 
     let page = include_str!("../../src/docs/metrics.md");
     for name in names {

@@ -24,7 +24,7 @@ const BAD_IDS: [&str; 15] = [
 ];
 
 #[tokio::test]
-async fn bad_input_8_a_path_is_never_decoded() {
+async fn bad_input_08_a_path_is_never_decoded() {
     let path = Path::conversation("/conversations/{id}/messages").expect("a template");
     let server = Server::start(memory(path)).await;
     let send = async |id: &str| server.get(&format!("/conversations/{id}/messages"), &[]).await;
@@ -50,7 +50,7 @@ async fn bad_input_8_a_path_is_never_decoded() {
 }
 
 #[tokio::test]
-async fn bad_input_2_and_8_a_query_parameter_is_single_and_never_decoded() {
+async fn bad_input_02_and_08_a_query_parameter_is_single_and_never_decoded() {
     let server = Server::start(memory(Query::conversation("conversation"))).await;
     let send = async |query: &str| server.get(&format!("/chat?{query}"), &[]).await;
     assert_eq!(send("a=b&conversation=chat-42&c").await.key(), "::chat-42");
