@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
+//! | `PostgresStore` | `postgres` | durability and audit: rows that psql can read |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
@@ -14,6 +15,8 @@ use std::future::Future;
 pub mod conformance;
 mod error;
 mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -21,6 +24,8 @@ mod types;
 
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresOptions, PostgresStore};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
