@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tower_session_memory::store::PostgresOptions;
 
 /// The server that most tests share, each in a schema of its own.
-pub static SHARED: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
+pub(crate) static SHARED: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
 
 /// A running server. It ends when this is dropped, or when the test process does, however it ends: its
 /// keeper waits for the end of a pipe.
-pub struct Server {
+pub(crate) struct Server {
     dir: PathBuf,
     port: u16,
     settings: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(settings: &[&str]) -> Self {
+    pub(crate) fn start(settings: &[&str]) -> Self {
         let server = Self::create(settings);
         let initdb = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"];
         server.run_ok("initdb", &[&initdb[..], &[&server.data()]].concat());
@@ -32,7 +32,7 @@ impl Server {
     }
 
     /// A standby of another server.
-    pub fn standby_of(primary: &Server) -> Self {
+    pub(crate) fn standby_of(primary: &Server) -> Self {
         let server = Self::create(&[]);
         let (port, data) = (primary.port.to_string(), server.data());
         server.run_ok("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-D", &data]);
@@ -57,39 +57,39 @@ impl Server {
     }
 
     /// Gives a file to the user that runs the server.
-    pub fn give(&self, path: &Path) {
+    pub(crate) fn give(&self, path: &Path) {
         if is_root() {
             assert!(Command::new("chown").arg("postgres:postgres").arg(path).status().unwrap().success());
         }
     }
 
-    pub fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         self.dir.join("data").display().to_string()
     }
 
-    pub fn sockets(&self) -> String {
+    pub(crate) fn sockets(&self) -> String {
         self.dir.join("sockets").display().to_string()
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
     /// The options for a schema of this name.
-    pub fn options(&self, schema: &str) -> PostgresOptions {
+    pub(crate) fn options(&self, schema: &str) -> PostgresOptions {
         PostgresOptions::new(&self.url()).unwrap().schema(schema).unwrap()
     }
 
     /// Starts the server on its data and waits until it answers.
-    pub fn launch(&self) {
+    pub(crate) fn launch(&self) {
         // The keeper ends with this process, even by SIGKILL: then its standard input ends.
         const KEEPER: &str = r#"dir="$1"; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid
             [ -e "$dir/keep" ] || rm -rf "$dir""#;
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// kill -9, as a crash would.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         std::fs::write(self.dir.join("keep"), "").unwrap();
         let pids = std::fs::read_to_string(format!("{}/postmaster.pid", self.data())).unwrap();
         let pid = pids.lines().next().unwrap();
@@ -137,20 +137,19 @@ impl Server {
         std::fs::remove_file(format!("{}/postmaster.pid", self.data())).ok();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     /// Runs a statement or a script through psql; unaligned rows, columns by `|`.
-    pub fn psql(&self, sql: &str, variables: &[(&str, &str)]) -> Result<String, String> {
+    pub(crate) fn psql(&self, sql: &str, variables: &[(&str, &str)]) -> Result<String, String> {
         let mut command = Command::new(program("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"]);
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         for (name, value) in variables {
             command.arg("-v").arg(format!("{name}={value}"));
         }
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         if output.status.success() {
@@ -187,12 +186,12 @@ impl Drop for Server {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// PostgreSQL refuses to run as root, so then it runs as its own user.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
@@ -206,7 +205,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// Without its server a test proves nothing: a failure where `CI` is set, and elsewhere said loudly.
-pub fn missing(what: &str, package: &str) -> ! {
+pub(crate) fn missing(what: &str, package: &str) -> ! {
     let ci = std::env::var_os("CI").is_some();
     let word = if ci { "FAILED" } else { "IGNORED" };
     let line = format!("\n{word}: {what} is not installed (Debian package {package}); nothing was tested here\n");

@@ -29,9 +29,6 @@ SELECT turns FROM {schema}.delete_session($1, $2::float8 * interval '1 microseco
 /// How long a deleted session's epoch is remembered: longer than any turn takes.
 pub(super) const FENCE: Duration = Duration::from_secs(24 * 3600);
 
-/// The most bytes of an encoded tenant or subject: an index row must hold it.
-const NAME_BYTES: usize = 2_500;
-
 pub(super) fn prepared(schema: &Schema, index: usize) -> Prepared {
     Prepared { sql: schema.sql(APPEND), index }
 }
@@ -55,14 +52,6 @@ impl Terms {
                 .then(|| options.lock_timeout.as_millis().clamp(1, i32::MAX as u128).to_string()),
         }
     }
-}
-
-pub(super) fn check_size(key: &SessionKey, operation: Operation) -> Result<(), StoreError> {
-    let too_long = |name: Option<&str>| name.is_some_and(|name| name.len() > NAME_BYTES);
-    if too_long(key.tenant().map(Tenant::encoded)) || too_long(key.subject().map(Subject::encoded)) {
-        return Err(StoreError::new(ErrorKind::TooLarge, NAME, operation));
-    }
-    Ok(())
 }
 
 pub(super) async fn append(

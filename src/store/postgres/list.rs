@@ -21,7 +21,8 @@ const LIST: &str = "\
 SELECT s.tenant, s.subject, s.conversation, s.epoch, s.sequence, s.last_active, s.session
 FROM {schema}.session s
 WHERE s.sequence > 0 AND (s.expires_at IS NULL OR s.expires_at > now())
-  AND ($1::text IS NULL OR s.tenant = $1) AND ($2::text IS NULL OR s.subject = $2)
+  AND ($1::text IS NULL OR left(s.tenant, 1000) = left($1, 1000) AND s.tenant = $1)
+  AND ($2::text IS NULL OR left(s.subject, 1000) = left($2, 1000) AND s.subject = $2)
   AND ($3::timestamptz IS NULL OR (s.last_active, s.session) < ($3, $4::uuid))
 ORDER BY s.last_active DESC, s.session DESC LIMIT $5";
 

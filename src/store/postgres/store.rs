@@ -127,7 +127,6 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-        append::check_size(key, Operation::Append)?;
         let mut checkout = self.0.connections.get(Operation::Append).await?;
         append::append(checkout.connection(), &self.0.append, &self.0.terms, key, append).await
     }

@@ -27,8 +27,9 @@ CREATE TABLE {schema}.session (
 );
 
 CREATE INDEX session_by_activity ON {schema}.session (last_active DESC, session DESC);
-CREATE INDEX session_by_tenant ON {schema}.session (tenant, last_active DESC) WHERE tenant IS NOT NULL;
-CREATE INDEX session_by_subject ON {schema}.session (subject, last_active DESC) WHERE subject IS NOT NULL;
+-- By the beginning of the name: an index row holds 2,700 bytes, a name may have several times that.
+CREATE INDEX session_by_tenant ON {schema}.session (left(tenant, 1000), last_active DESC) WHERE tenant IS NOT NULL;
+CREATE INDEX session_by_subject ON {schema}.session (left(subject, 1000), last_active DESC) WHERE subject IS NOT NULL;
 CREATE INDEX session_by_expiry ON {schema}.session (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE {schema}.turn (
@@ -51,6 +52,11 @@ CREATE TABLE {schema}.turn (
 );
 
 CREATE INDEX turn_by_time ON {schema}.turn (stored_at);
+
+-- For people: the sessions of a subject, by the index.
+CREATE FUNCTION {schema}.sessions_of(p_subject text) RETURNS SETOF {schema}.session LANGUAGE sql STABLE AS $body$
+    SELECT * FROM {schema}.session s WHERE left(s.subject, 1000) = left(p_subject, 1000) AND s.subject = p_subject
+$body$;
 
 -- For people: one row per stored message. A NUL, which JSON may spell and a text of this database may
 -- not hold, is shown as U+FFFD; the record itself keeps it.

@@ -216,7 +216,8 @@ BEGIN
     FOR s IN
         -- In one order, so that two erasures cannot wait for each other.
         SELECT x.session, x.sequence - x.trimmed_turns AS turns, x.bytes FROM {schema}.session x
-        WHERE x.subject = p_subject AND (p_tenant IS NULL OR x.tenant = p_tenant)
+        WHERE left(x.subject, 1000) = left(p_subject, 1000) AND x.subject = p_subject
+          AND (p_tenant IS NULL OR x.tenant = p_tenant)
         ORDER BY x.session LIMIT p_limit FOR UPDATE
     LOOP
         PERFORM {schema}.delete_session(s.session, p_fence, 'erase', p_audit, p_commit, p_lock_timeout);
