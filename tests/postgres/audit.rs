@@ -225,7 +225,9 @@ async fn the_documented_queries_answer() {
 async fn the_questions_are_answered_by_indexes() {
     let store = store_in(&SHARED, "indexed").await;
     store.append(&key_of("ada"), &append("a")).await.unwrap();
-    let plan = |query: &str| SHARED.psql(&format!("SET enable_seqscan = off; EXPLAIN {query}"), &[]).unwrap();
+    let plan = |query: &str| {
+        SHARED.psql(&format!("SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN {query}"), &[]).unwrap()
+    };
     for (query, index) in [
         ("SELECT * FROM indexed.sessions_of('ada') ORDER BY last_active DESC", "session_by_subject"),
         ("SELECT * FROM indexed.session ORDER BY last_active DESC LIMIT 20", "session_by_activity"),

@@ -3,8 +3,10 @@
 mod audit;
 mod cancel;
 mod conformance;
+mod encrypted;
 mod faults;
 mod kit;
+mod pooler;
 mod schema;
 mod server;
 mod statements;

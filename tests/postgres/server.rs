@@ -24,16 +24,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let server = Self::create(settings);
+        Self::prepared(|_| settings.iter().map(|s| (*s).to_owned()).collect())
+    }
+
+    /// With settings that need files, which are put into its directory first.
+    pub(crate) fn prepared(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let mut server = Self::create();
         let initdb = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"];
         server.run_ok("initdb", &[&initdb[..], &[&server.data()]].concat());
+        server.settings = prepare(&server.dir);
         server.launch();
         server
     }
 
     /// A standby of another server.
     pub(crate) fn standby_of(primary: &Server) -> Self {
-        let server = Self::create(&[]);
+        let server = Self::create();
         let (port, data) = (primary.port.to_string(), server.data());
         server.run_ok("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-D", &data]);
         server.launch();
@@ -41,26 +47,18 @@ impl Server {
     }
 
     /// A directory, before there is a server in it.
-    fn create(settings: &[&str]) -> Self {
+    fn create() -> Self {
         let dir = tempfile::Builder::new().prefix("postgres-").tempdir().unwrap().keep();
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-        let server = Self { dir, port: free_port(), settings, keeper: Mutex::default() };
+        let server = Self { dir, port: free_port(), settings: Vec::new(), keeper: Mutex::default() };
         std::fs::create_dir(server.data()).unwrap();
         std::fs::create_dir(server.sockets()).unwrap();
         for dir in [server.data(), server.sockets()] {
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
-            server.give(Path::new(&dir));
+            give(Path::new(&dir));
         }
         std::fs::set_permissions(server.sockets(), std::fs::Permissions::from_mode(0o755)).unwrap();
         server
-    }
-
-    /// Gives a file to the user that runs the server.
-    pub(crate) fn give(&self, path: &Path) {
-        if is_root() {
-            assert!(Command::new("chown").arg("postgres:postgres").arg(path).status().unwrap().success());
-        }
     }
 
     pub(crate) fn data(&self) -> String {
@@ -69,10 +67,6 @@ impl Server {
 
     pub(crate) fn sockets(&self) -> String {
         self.dir.join("sockets").display().to_string()
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -94,23 +88,18 @@ impl Server {
 
     /// Starts the server on its data and waits until it answers.
     pub(crate) fn launch(&self) {
-        // The keeper ends with this process, even by SIGKILL: then its standard input ends.
-        const KEEPER: &str = r#"dir="$1"; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid
-            [ -e "$dir/keep" ] || rm -rf "$dir""#;
         std::fs::remove_file(self.dir.join("keep")).ok();
-        let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "sh"]).arg(&self.dir);
-        if is_root() {
-            command.args(["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        }
-        command.arg(program("postgres")).args(["-D", &self.data(), "-k", &self.sockets(), "-p"]);
-        command.arg(self.port.to_string()).args(["-c", "listen_addresses=127.0.0.1"]);
+        let mut arguments = vec!["-D".to_owned(), self.data(), "-k".to_owned(), self.sockets()];
+        arguments.extend([
+            "-p".to_owned(),
+            self.port.to_string(),
+            "-c".to_owned(),
+            "listen_addresses=127.0.0.1".to_owned(),
+        ]);
         for setting in &self.settings {
-            command.args(["-c", setting]);
+            arguments.extend(["-c".to_owned(), setting.clone()]);
         }
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
-        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
-        *self.keeper.lock().unwrap() = Some(command.spawn().unwrap());
+        *self.keeper.lock().unwrap() = Some(keep(&self.dir, &program("postgres"), &arguments));
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.run("pg_isready", &["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status.success() {
             assert!(Instant::now() < deadline, "the server did not start: {}", self.log());
@@ -178,6 +167,73 @@ impl Server {
             false => Command::new(program(name)),
         };
         command.args(arguments).current_dir("/").output().unwrap()
+    }
+}
+
+/// Runs a program until the returned child's standard input ends, which it does when this process does,
+/// even by SIGKILL. Then the directory goes, unless it holds a file `keep`.
+fn keep(dir: &Path, program: &Path, arguments: &[String]) -> Child {
+    const KEEPER: &str = r#"dir="$1"; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid
+        [ -e "$dir/keep" ] || rm -rf "$dir""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", KEEPER, "sh"]).arg(dir);
+    if is_root() {
+        command.args(["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    command.arg(program).args(arguments).stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+    command.spawn().unwrap()
+}
+
+/// Gives a file to the user that runs the servers.
+pub(crate) fn give(path: &Path) {
+    if is_root() {
+        assert!(Command::new("chown").arg("postgres:postgres").arg(path).status().unwrap().success());
+    }
+}
+
+/// A PgBouncer in transaction mode, with fewer connections to the server than any store has to it.
+pub(crate) struct Bouncer {
+    port: u16,
+    keeper: Child,
+}
+
+impl Bouncer {
+    pub(crate) fn start(server: &Server) -> Self {
+        let dir = tempfile::Builder::new().prefix("pgbouncer-").tempdir().unwrap().keep();
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let port = free_port();
+        let users = dir.join("users");
+        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+        let ini = dir.join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             auth_type = trust\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 500\n\
+             unix_socket_dir =\n",
+            server.port,
+            users.display()
+        );
+        std::fs::write(&ini, text).unwrap();
+        let path = PathBuf::from("/usr/sbin/pgbouncer");
+        let path = if path.exists() { path } else { missing("PgBouncer", "pgbouncer") };
+        let keeper = keep(&dir, &path, &[ini.display().to_string()]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "PgBouncer did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { port, keeper }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().ok();
     }
 }
 

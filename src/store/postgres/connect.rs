@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{Cause, describe, failed, kind, spoils_connection};
+use super::error::{Cause, failed, no_connection, spoils_connection};
 use super::options::PostgresOptions;
 use super::{NAME, tls};
 use crate::store::{ErrorKind, Operation, StoreError};
@@ -272,7 +272,10 @@ impl Sink {
 impl ErrorSink<ConnectError> for Sink {
     fn sink(&self, error: ConnectError) {
         let failure = match &error {
-            ConnectError::Driver(error) => Failure { kind: kind(error, false), cause: describe(error) },
+            ConnectError::Driver(error) => {
+                let (kind, cause) = no_connection(error);
+                Failure { kind, cause }
+            }
             // A connection that is replaced is no failure to connect.
             ConnectError::Closed => return,
             ConnectError::TimedOut(_) => Failure { kind: ErrorKind::Unavailable, cause: Cause(error.to_string()) },

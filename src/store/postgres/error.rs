@@ -32,7 +32,18 @@ pub(super) fn failed(error: &tokio_postgres::Error, operation: Operation) -> Sto
 
 /// A failed attempt to connect: nothing was sent.
 pub(super) fn not_connected(error: &tokio_postgres::Error, operation: Operation) -> StoreError {
-    StoreError::new(kind(error, false), NAME, operation).with_source(describe(error))
+    let (kind, cause) = no_connection(error);
+    StoreError::new(kind, NAME, operation).with_source(cause)
+}
+
+/// The same in two parts.
+pub(super) fn no_connection(error: &tokio_postgres::Error) -> (ErrorKind, Cause) {
+    let Cause(cause) = describe(error);
+    if cause.contains("unsupported startup parameter") {
+        let hint = "a transaction pooler takes no settings: see PostgresOptions::transaction_pooler";
+        return (ErrorKind::Misconfigured, Cause(format!("{cause}; {hint}")));
+    }
+    (kind(error, false), Cause(cause))
 }
 
 pub(super) fn describe(error: &tokio_postgres::Error) -> Cause {
