@@ -5,6 +5,7 @@
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
 //! | `PostgresStore` | `postgres` | durability and audit: rows that psql can read |
+//! | `DynamoDbStore` | `dynamodb` | serverless: nothing is left to do after the response |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
@@ -13,6 +14,8 @@ use std::future::Future;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 mod error;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -22,6 +25,8 @@ mod shared;
 mod sqlite;
 mod types;
 
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
 #[cfg(feature = "postgres")]
