@@ -184,7 +184,8 @@ impl Attempt<'_> {
         let own = marker_sort(self.append.turn.id(), head.epoch);
         let own = key_of(&self.partition, &own);
         deletes.retain(|action| action.delete().is_none_or(|delete| *delete.key() != own));
-        Ok(Ok(Plan { head, header, trimmed: trimmed.turns, deletes, left_over }))
+        // Not what this turn drives out: until it is stored, that is stored, and its ids are taken.
+        Ok(Ok(Plan { head, header, trimmed: seen.trimmed.turns, deletes, left_over }))
     }
 
     fn update(

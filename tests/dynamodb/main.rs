@@ -1,0 +1,4 @@
+//! `DynamoDbStore` on a server of DynamoDB's protocol, which the tests start themselves.
+
+mod conformance;
+mod server;
