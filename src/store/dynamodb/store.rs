@@ -96,7 +96,7 @@ impl DynamoDbOptions {
     /// With a configuration of your own, which must have an HTTP client.
     pub fn with_config(self, config: &SdkConfig) -> DynamoDbStore {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(2).min(self.attempt_timeout))
+            .connect_timeout(self.attempt_timeout)
             .operation_attempt_timeout(self.attempt_timeout)
             .operation_timeout(self.patience.max(self.attempt_timeout))
             .build();
