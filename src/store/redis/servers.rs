@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::link::{Reply, Request};
 use super::node::{Node, borrow};
 use super::probe::Facts;
+use crate::store::PoolState;
 
 pub(super) enum Servers {
     /// One server, or the master that Sentinels name.
@@ -46,6 +47,16 @@ impl Servers {
             Self::One(node) => vec![Master::Node(node.clone())],
             Self::Cluster(cluster) => cluster.masters().into_iter().map(Master::Node).collect(),
             Self::Borrowed(pool, patience) => vec![Master::Borrowed(pool, *patience)],
+        }
+    }
+
+    pub(super) fn pool(&self) -> Option<PoolState> {
+        match self {
+            Self::One(_) | Self::Cluster(_) => None,
+            Self::Borrowed(pool, _) => {
+                let state = pool.state();
+                Some(PoolState::new(state.connections, state.idle_connections))
+            }
         }
     }
 
