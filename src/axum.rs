@@ -5,7 +5,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::error::SessionError;
+use crate::error::{AppendError, SessionError};
 use crate::service::Bypassed;
 use crate::session::ChatSession;
 
@@ -32,8 +32,28 @@ impl IntoResponse for SessionRejection {
                 tracing::error!("{self}");
                 (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
             }
-            Self::NoSession => SessionError::MissingConversation.into_response().map(Into::into),
+            Self::NoSession => SessionError::MissingConversation.into_response(),
         }
+    }
+}
+
+/// Answers with problem details, so that handlers may return it with `?`.
+impl IntoResponse for SessionError {
+    fn into_response(self) -> Response {
+        self.into_problem().map(Into::into)
+    }
+}
+
+/// 413 for what is too large, 500 for what the handler did wrong.
+impl IntoResponse for AppendError {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::MessageTooLarge { .. } | Self::TooManyMessages { .. } | Self::TurnTooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Sealed | Self::Role => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, self.to_string()).into_response()
     }
 }
 

@@ -283,7 +283,7 @@ fn promised_bytes<B: Body>(response: &Response<B>) -> Option<u64> {
 }
 
 fn problem<B>(error: SessionError, minted: Option<(HeaderName, HeaderValue)>) -> Response<ResponseBody<B>> {
-    tell(error.into_response().map(ResponseBody::full), minted)
+    tell(error.into_problem().map(ResponseBody::full), minted)
 }
 
 fn tell<B>(mut response: Response<B>, minted: Option<(HeaderName, HeaderValue)>) -> Response<B> {

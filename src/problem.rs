@@ -92,7 +92,7 @@ impl SessionError {
     }
 
     /// The answer, with this error in its extensions.
-    pub(crate) fn into_response(self) -> Response<Bytes> {
+    pub(crate) fn into_problem(self) -> Response<Bytes> {
         let (status, code, detail) = self.told();
         let title = status.canonical_reason().unwrap_or("Error");
         let problem = Problem { r#type: "about:blank", title, status: status.as_u16(), detail, code };

@@ -35,6 +35,7 @@ pub struct SessionMemory<S> {
 pub(crate) struct Bypassed;
 
 /// What becomes of a request, seen from its head alone.
+#[expect(clippy::large_enum_variant, reason = "moved once and never kept; a box would cost every request")]
 enum Verdict {
     Load(Begun, Read),
     Bypass,

@@ -181,7 +181,8 @@ impl Turn {
         self.0.bytes
     }
 
-    /// The turn as one line of readable JSON, to be read back with [`Turn::from_record`]:
+    /// The turn as readable JSON, to be read back with [`Turn::from_record`]; on one line, unless a
+    /// message has line breaks between its tokens:
     ///
     /// ```json
     /// {"v":1,"id":"<32 hex>","at":<ms since 1970>,"status":"complete","messages":[...],"sum":"<16 hex>"}

@@ -66,7 +66,7 @@ impl Detached {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.size_hint.clone()
+        self.size_hint
     }
 }
 

@@ -12,9 +12,11 @@ use crate::key::{ConversationId, KeyError, Subject, Tenant};
 /// Reads a value of type `T` that an outer layer put into the request extensions, such as the
 /// claims of a verified token. A request without the value has no identity from here.
 pub struct Extension<T> {
-    read: Box<dyn Fn(&T) -> Result<Identity, KeyError> + Send + Sync>,
+    read: Reader<T>,
     of: PhantomData<fn(&T)>,
 }
+
+type Reader<T> = Box<dyn Fn(&T) -> Result<Identity, KeyError> + Send + Sync>;
 
 impl<T: Send + Sync + 'static> Extension<T> {
     /// The value names the subject; `None` where it names nobody.

@@ -190,7 +190,8 @@ impl Store for InMemory {
         let count = newer.unwrap_or(fitting);
         let turns = session.turns.range(session.turns.len() - count..).cloned().collect();
         let found = read.find.and_then(|id| session.find(id)).map(|(_, turn)| turn.clone());
-        Ok(Loaded::new(session.head, turns, fitting < session.turns.len()).since(newer.and(read.known)).found(found))
+        let loaded = Loaded::new(session.head, turns, fitting < session.turns.len()).kept(session.turns.len() as u64);
+        Ok(loaded.since(newer.and(read.known)).found(found))
     }
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {

@@ -6,12 +6,15 @@
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
 //! | `PostgresStore` | `postgres` | durability and audit: rows that psql can read |
 //! | `DynamoDbStore` | `dynamodb` | serverless: nothing is left to do after the response |
+//! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
 use std::fmt::Debug;
 use std::future::Future;
 
+#[cfg(feature = "cache")]
+mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "dynamodb")]
@@ -20,17 +23,27 @@ mod error;
 mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "resilience")]
+mod resilient;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod types;
 
+#[cfg(feature = "cache")]
+pub use self::cached::Cached;
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresOptions, PostgresStore};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisAck, RedisBuilder, RedisStore, RedisTls};
+#[cfg(feature = "resilience")]
+pub use self::resilient::{Resilient, ResilientOptions};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
@@ -45,9 +58,9 @@ use crate::turn::Head;
 /// A place where sessions live, shared by all instances that must see the same conversations.
 ///
 /// # The contract
-/// A session is an append-only list of turns with a [`Head`](crate::Head): an epoch, which numbers
-/// its lives, and a sequence, which counts the turns of this life. The suite in `conformance`
-/// checks every sentence below.
+/// A session is an append-only list of turns with a [`Head`]: an epoch, which numbers its lives, and
+/// a sequence, which counts the turns of this life. The suite in `conformance` checks every sentence
+/// below, but for round trips and for what a kill or a power failure would show.
 ///
 /// * **Whole.** A turn is stored with all its messages, byte for byte, or not at all.
 /// * **Durable when `Ok`.** When `append` returns `Ok`, the turn survives what

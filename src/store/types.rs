@@ -125,13 +125,17 @@ pub struct Loaded {
     pub head: Head,
     /// Oldest first, ending at `head.sequence`.
     pub turns: Vec<Turn>,
-    /// Whether the store holds older turns of the session.
+    /// Whether the store holds older turns of the session. Beside `since` it says nothing: whoever
+    /// knows the rest knows that too.
     pub truncated: bool,
     /// `Some(known)` when `turns` are just those after [`Read::known`]; `None` when they are the
     /// newest that fit the window, known or not.
     pub since: Option<Head>,
     /// The turn that [`Read::find`] asked for, if the session holds it.
     pub found: Option<Turn>,
+    /// How many turns of the session are stored, where the store knows without counting. `Cached`
+    /// needs it: without, it asks for the whole window again wherever the session fits in it.
+    pub kept: Option<u64>,
 }
 
 impl Loaded {
@@ -142,7 +146,14 @@ impl Loaded {
 
     /// These turns, ending at this head.
     pub fn new(head: Head, turns: Vec<Turn>, truncated: bool) -> Self {
-        Self { head, turns, truncated, since: None, found: None }
+        Self { head, turns, truncated, since: None, found: None, kept: None }
+    }
+
+    /// The same, with the number of turns that are stored.
+    #[must_use]
+    pub fn kept(mut self, turns: u64) -> Self {
+        self.kept = Some(turns);
+        self
     }
 
     /// The same, as just what is newer than a known head.
@@ -174,6 +185,9 @@ pub struct Append {
     pub ttl: Option<Duration>,
     /// What is kept of the session.
     pub retention: Retention,
+    /// The caller vouches that no turn up to `expected` has this id: it looked with [`Read::find`],
+    /// or made the id afresh. A store may then look for it among the later turns only.
+    pub searched: bool,
 }
 
 impl Append {
@@ -184,7 +198,14 @@ impl Append {
 
     /// Appends to whatever is there.
     pub fn unconditional(turn: Turn) -> Self {
-        Self { turn, expected: None, concurrency: Concurrency::Rebase, ttl: None, retention: Retention::default() }
+        Self {
+            turn,
+            expected: None,
+            concurrency: Concurrency::Rebase,
+            ttl: None,
+            retention: Retention::default(),
+            searched: false,
+        }
     }
 
     /// What happens when other turns were stored since.
@@ -198,6 +219,13 @@ impl Append {
     #[must_use]
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// Vouches that no turn up to the expected head has this id.
+    #[must_use]
+    pub fn searched(mut self) -> Self {
+        self.searched = true;
         self
     }
 

@@ -90,17 +90,14 @@ async fn discard_forgets_what_a_client_left_behind() {
     }
 }
 
+type Streamed = StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
 /// Streams a first token, waits until `go` is notified, then the rest of the reply.
 fn streaming(
     go: Arc<Notify>,
     producer_saw: mpsc::UnboundedSender<bool>,
-) -> impl tower::Service<
-    Request<Incoming>,
-    Response = Response<StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>>,
-    Error = Infallible,
-    Future: Send,
-> + Clone
-+ Send {
+) -> impl tower::Service<Request<Incoming>, Response = Response<Streamed>, Error = Infallible, Future: Send> + Clone + Send
+{
     service_fn(move |request: Request<Incoming>| {
         let (go, producer_saw) = (go.clone(), producer_saw.clone());
         async move {
@@ -305,7 +302,7 @@ async fn an_interrupted_turn_does_not_use_up_its_idempotency_key() {
         assert_eq!(patient("an answer", client.send(keyed())).await.unwrap().status(), 200);
     }
     // The retry ran and was stored whole; the retry of the retry was offered it.
-    let ids = ids.lock().unwrap();
+    let ids = ids.lock().unwrap().clone();
     assert!(ids.iter().all(|(id, _)| *id == TurnId::of_idempotency_key(&key("s"), "k")));
     assert_eq!(ids.iter().map(|(_, replay)| *replay).collect::<Vec<_>>(), [false, false, true]);
     let statuses: Vec<_> = store.turns("s").await.iter().map(tower_session_memory::Turn::status).collect();

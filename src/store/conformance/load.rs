@@ -1,5 +1,7 @@
 //! Windows, known heads, and turns that are looked for.
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::kit::{Check, Instances, Session, ensure, same, turn, turn_of, turn_of_bytes};
 use crate::message::Message;
 use crate::policy::{Retention, Window};
@@ -216,5 +218,83 @@ pub(super) async fn a_turn_of_another_session_is_not_found(instances: &Instances
             ensure!(session.load(read.find(id)).await?.found.is_none(), "a turn is found that is not in the session");
         }
     }
+    Ok(())
+}
+
+/// The number that a turn of [`lives`] has in its life, and the life.
+fn place(turn: &Turn) -> Check<(u64, u64)> {
+    let text = turn.messages().first().and_then(|message| message.decode::<Numbered>().ok());
+    text.map(|text| text.content).ok_or_else(|| "a turn without its message is loaded".to_owned())
+}
+
+#[derive(serde::Deserialize)]
+struct Numbered {
+    content: (u64, u64),
+}
+
+/// Writes turns that say where they stand, in several lives, of each of which only the newest are kept.
+async fn lives(session: Session, lives: u64, turns: u64, keep: u64) -> Check {
+    for life in 1..=lives {
+        for number in 1..=turns {
+            let text = format!(r#"{{"role":"user","content":[{life},{number}]}}"#);
+            let message = Message::from_json(text).map_err(|error| error.to_string())?;
+            let append = Append::unconditional(turn_of(vec![message])).retention(Retention::turns(keep));
+            session.by(number as usize).append(&append).await?;
+        }
+        if life < lives {
+            session.delete().await?;
+        }
+    }
+    Ok(())
+}
+
+/// While turns are appended, trimmed and deleted: head, turns and `truncated` belong together.
+pub(super) async fn a_load_is_of_one_moment(instances: &Instances) -> Check {
+    const KEEP: u64 = 4;
+    let session = instances.session();
+    let writer = AbortOnDropHandle::new(tokio::spawn(lives(session.clone(), 6, 15, KEEP)));
+    let (mut last, mut done) = (Head::ABSENT, false);
+    while !done {
+        done = writer.is_finished();
+        let loaded = session.elsewhere().load(Read::new(Window::newest(3)).known(last)).await?;
+        let head = loaded.head;
+        let places = loaded.turns.iter().map(place).collect::<Check<Vec<_>>>()?;
+        let newest = head.sequence.min(3) as usize;
+        if loaded.since.is_none() {
+            ensure!(places.len() == newest, "{} turns fit, {} are loaded at {head:?}", newest, places.len());
+        }
+        let numbers: Vec<u64> = places.iter().map(|(_, number)| *number).collect();
+        let expected: Vec<u64> = (1..=head.sequence).skip(head.sequence as usize - places.len()).collect();
+        ensure!(numbers == expected, "turns {numbers:?} are loaded at {head:?}");
+        ensure!(places.iter().all(|(life, _)| *life == places[0].0), "turns of two lives are loaded together");
+        ensure!(head >= last, "loaded at {head:?} after {last:?}");
+        last = head;
+        tokio::task::yield_now().await;
+    }
+    writer.await.map_err(|stopped| stopped.to_string())??;
+    ensure!(last.sequence == 15, "the last load is at {last:?}");
+    Ok(())
+}
+
+/// A reader that keeps what it has loaded and asks for what is newer has, in the end, the history.
+pub(super) async fn what_is_newer_completes_what_is_known(instances: &Instances) -> Check {
+    let session = instances.session();
+    let writer = AbortOnDropHandle::new(tokio::spawn(lives(session.clone(), 4, 25, u64::MAX)));
+    let (mut history, mut known, mut done) = (Vec::new(), Head::ABSENT, false);
+    while !done {
+        done = writer.is_finished();
+        let loaded = session.elsewhere().load(Read::new(Window::ALL).known(known)).await?;
+        match loaded.since {
+            Some(since) => ensure!(since == known, "since is {since:?}, and {known:?} was known"),
+            None => history.clear(),
+        }
+        history.extend(loaded.turns);
+        known = loaded.head;
+        let count = history.len() as u64;
+        ensure!(count == known.sequence, "joined to {count} turns at {known:?}");
+        tokio::task::yield_now().await;
+    }
+    writer.await.map_err(|stopped| stopped.to_string())??;
+    session.holds(&history).await?;
     Ok(())
 }

@@ -77,7 +77,7 @@ pub(super) async fn one_id_in_two_sessions_is_two_turns(instances: &Instances) -
         let answer = session.append(&rebase(&shared, Head::ABSENT)).await?;
         ensure!(answer.duplicate_of.is_none(), "the id of another session's turn was taken for a duplicate");
     }
-    one.holds(&[shared.clone()]).await?;
+    one.holds(std::slice::from_ref(&shared)).await?;
     other.holds(&[shared]).await?;
     Ok(())
 }

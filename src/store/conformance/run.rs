@@ -210,11 +210,13 @@ macro_rules! __conformance_cases {
             load::the_newest_turn_always_fits: WINDOW;
             load::a_window_of_nothing_gives_the_head: WINDOW;
             load::truncated_says_that_older_turns_are_stored: TRUNCATED;
+            load::a_load_is_of_one_moment: LOAD;
             load::with_a_known_head_only_what_is_newer_is_loaded: KNOWN;
             load::a_window_that_the_newer_turns_exceed_is_loaded_whole: KNOWN;
             load::a_known_head_of_another_life_is_unknown: KNOWN;
             load::a_known_head_beyond_the_session_is_unknown: KNOWN;
             load::a_known_head_before_trimmed_turns_is_unknown: KNOWN;
+            load::what_is_newer_completes_what_is_known: KNOWN;
             load::a_turn_is_found_wherever_it_stands: FIND;
             load::a_turn_of_another_session_is_not_found: FIND;
             list::the_most_recently_active_comes_first: LIST;

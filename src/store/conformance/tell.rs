@@ -1,6 +1,6 @@
 //! What a store says of itself.
 
-use super::kit::{Check, Instances, ensure, told, turn};
+use super::kit::{Check, FAR, Instances, ensure, told, turn};
 use crate::store::{Append, Store};
 use crate::turn::Head;
 
@@ -35,7 +35,7 @@ pub(super) async fn debug_output_names_nobody(instances: &Instances) -> Check {
     let loaded = session.all().await?;
     let shown = format!("{:?} {:?} {loaded:?}", instances.store(), instances.second());
     ensure!(!shown.contains(CANARY), "Debug shows what is stored");
-    let Err(refused) = session.attempt(&Append::new(turn(CANARY), Head::new(1, 1))).await else {
+    let Err(refused) = session.attempt(&Append::new(turn(CANARY), Head::new(FAR, 1))).await else {
         return Err("a turn of another epoch was stored".to_owned());
     };
     let shown = format!("{refused} {refused:?}");

@@ -24,8 +24,9 @@ pub(super) async fn the_first_turn_begins_the_session(instances: &Instances) -> 
     ensure!(answer.head.sequence == 1 && answer.sequence == 1, "the first turn is not number 1: {answer:?}");
     ensure!(answer.duplicate_of.is_none(), "the first turn is said to be a duplicate");
     for session in [session.clone(), session.elsewhere()] {
-        let loaded = session.holds(&[first.clone()]).await?;
-        ensure!(loaded == Loaded::new(answer.head, vec![first.clone()], false), "loaded {loaded:?}");
+        let loaded = session.holds(std::slice::from_ref(&first)).await?;
+        let expected = Loaded { kept: loaded.kept, ..Loaded::new(answer.head, vec![first.clone()], false) };
+        ensure!(loaded == expected && loaded.kept.is_none_or(|kept| kept == 1), "loaded {loaded:?}");
     }
     Ok(())
 }

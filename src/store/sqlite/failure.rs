@@ -81,9 +81,9 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
         E::FromSqlConversionFailure(..)
         | E::IntegralValueOutOfRange(..)
         | E::InvalidColumnType(..)
-        | E::Utf8Error(..) => {
-            return ErrorKind::Corrupt;
-        }
+        | E::Utf8Error(..) => return ErrorKind::Corrupt,
+        // A statement that does not fit the tables.
+        E::SqlInputError { .. } => return ErrorKind::Misconfigured,
         _ => {}
     }
     match error.sqlite_error_code() {

@@ -24,7 +24,9 @@ pub(super) fn load(connection: &Connection, key: &SessionKey, read: &Read) -> Re
     });
     let turns = newest(connection, key, &session, newer.unwrap_or(fitting))?;
     let found = read.find.map(|id| find(connection, key, &session, id)).transpose()?.flatten();
-    Ok(Loaded::new(session.head, turns, truncated).since(newer.and(read.known)).found(found))
+    let loaded = Loaded::new(session.head, turns, truncated).since(newer.and(read.known)).found(found);
+    // A window that holds all has counted all.
+    Ok(if truncated { loaded } else { loaded.kept(fitting as u64) })
 }
 
 /// How many of the newest turns fit the window, and whether there are more. Only sizes are read.

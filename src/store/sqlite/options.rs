@@ -14,7 +14,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// The file. It is created, readable by its owner alone, if it does not exist; its directory is not.
+    /// The file. If it does not exist it is created, for its owner alone to read; its directory is
+    /// not. To share it between users, create it empty with the mode it should have.
     pub path: PathBuf,
     /// How long a write waits while another process writes, before it fails with
     /// [`ErrorKind::Unavailable`](crate::store::ErrorKind::Unavailable). Default: 5 s.

@@ -15,8 +15,8 @@ pub(super) fn some_of_the_expired(connection: &Connection) -> rusqlite::Result<b
     // Turns before their sessions: a long session goes in several steps.
     let turns = connection
         .prepare_cached(
-            "DELETE FROM turn WHERE (session, sequence) IN (
-                SELECT turn.session, turn.sequence FROM session JOIN turn ON turn.session = session.id
+            "DELETE FROM turn WHERE rowid IN (
+                SELECT turn.rowid FROM session JOIN turn ON turn.session = session.id
                 WHERE expires_at <= ?1 LIMIT ?2)",
         )?
         .execute((now, BATCH as i64))?;

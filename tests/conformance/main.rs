@@ -1,4 +1,11 @@
-//! The conformance suite on the stores of this crate that need no server, and proof that it bites.
+//! The conformance suite on the stores that need no server, and proof that it bites.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+
+#[allow(dead_code, unreachable_pub, reason = "an example is a program of its own")]
+#[path = "../../examples/custom_store.rs"]
+mod custom_store;
+mod flawed;
+mod flaws;
 
 use tower_session_memory::store::conformance::{self, Instances, SENTENCES};
 use tower_session_memory::{InMemory, SharedStore};
@@ -11,6 +18,10 @@ mod shared_store {
     tower_session_memory::conformance_tests!(super::shared_store);
 }
 
+mod the_example {
+    tower_session_memory::conformance_tests!(super::journal);
+}
+
 async fn in_memory() -> Instances {
     Instances::new(InMemory::new())
 }
@@ -20,13 +31,28 @@ async fn shared_store() -> Instances {
     Instances::new(store.clone()).and(store)
 }
 
+async fn journal() -> Instances {
+    let directory = tempfile::tempdir().unwrap();
+    let store = custom_store::JournalStore::open(&directory.path().join("sessions.jsonl")).unwrap();
+    Instances::new(store.clone()).and(store).keeping(directory)
+}
+
+#[tokio::test]
+async fn run_all_reports_every_case_once() {
+    let report = conformance::run_all(&in_memory().await).await;
+    assert!(report.is_ok(), "{report}");
+    let names: Vec<&str> = report.outcomes.iter().map(|outcome| outcome.case.name).collect();
+    let listed: Vec<&str> = conformance::cases().iter().map(|case| case.name).collect();
+    assert_eq!(names, listed);
+}
+
 #[test]
 fn every_sentence_stands_in_the_docs_and_has_a_case() {
     let docs = [
-        include_str!("../src/store/mod.rs"),
-        include_str!("../src/store/types.rs"),
-        include_str!("../src/policy.rs"),
-        include_str!("../src/key.rs"),
+        include_str!("../../src/store/mod.rs"),
+        include_str!("../../src/store/types.rs"),
+        include_str!("../../src/policy.rs"),
+        include_str!("../../src/key.rs"),
     ];
     let docs = docs.map(words_of_docs).join(" ");
     for sentence in SENTENCES {

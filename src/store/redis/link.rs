@@ -1,0 +1,160 @@
+//! One connection, shared by many calls at once, that knows when it is of no more use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, Value};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::failure::{Failure, Note, of_client};
+use super::stream::Stream;
+
+/// What is sent in one go: a command, and where a write must be confirmed, `WAIT` right behind it
+/// on the same connection.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) command: Cmd,
+    pub(super) confirm: Option<Cmd>,
+}
+
+impl Request {
+    pub(super) fn new(command: Cmd) -> Self {
+        Self { command, confirm: None }
+    }
+}
+
+/// The answers to a [`Request`].
+pub(super) struct Reply {
+    pub(super) value: Value,
+    pub(super) confirmed: Option<Value>,
+}
+
+/// A pipelined connection. Cheap to clone; closed when the last clone is gone.
+#[derive(Clone)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    health: Arc<Health>,
+    /// Ends the task that drives the socket, once no call is left that waits for it.
+    _driver: Option<Arc<Driver>>,
+}
+
+#[derive(Default)]
+struct Health {
+    broken: AtomicBool,
+    /// Bytes that arrived; `None` for a connection that we did not open.
+    heard: Option<Arc<AtomicU64>>,
+}
+
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    /// Says hello on an open socket: protocol, credentials, database.
+    pub(super) async fn over(
+        stream: Stream,
+        login: &RedisConnectionInfo,
+        heard: Arc<AtomicU64>,
+    ) -> Result<Self, Failure> {
+        // The calls have their own deadline, and buffers as deep as the layer lets requests in.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(512);
+        let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config)
+            .await
+            .map_err(|error| of_client(error, false))?;
+        let health = Arc::new(Health { broken: AtomicBool::new(false), heard: Some(heard) });
+        let task = tokio::spawn({
+            let health = health.clone();
+            async move {
+                driver.await;
+                // The peer closed it, at once noticed even while nobody is calling.
+                health.broken.store(true, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { connection, health, _driver: Some(Arc::new(Driver(task.abort_handle()))) })
+    }
+
+    /// A connection that somebody else opened.
+    pub(super) fn borrowed(connection: MultiplexedConnection) -> Self {
+        Self { connection, health: Arc::default(), _driver: None }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.health.broken.load(Ordering::Relaxed)
+    }
+
+    fn heard(&self) -> Option<u64> {
+        self.health.heard.as_ref().map(|heard| heard.load(Ordering::Relaxed))
+    }
+
+    fn give_up(&self) {
+        self.health.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends a request and waits at most this long for the answer. `asking` goes ahead of it.
+    ///
+    /// # Cancellation
+    /// The answer to a dropped call is thrown away when it comes; the connection stays fit for use.
+    pub(super) async fn call(&self, request: &Request, asking: bool, patience: Duration) -> Result<Reply, Failure> {
+        let heard = self.heard();
+        let sent = match timeout(patience, self.send(request, asking)).await {
+            Ok(sent) => sent,
+            Err(elapsed) => {
+                // Slow, or a black hole? Silence for the whole deadline is taken for the latter.
+                if heard.is_none() || heard == self.heard() {
+                    self.give_up();
+                }
+                return Err(Failure::lost(elapsed));
+            }
+        };
+        let (value, confirmed) = sent.map_err(|error| {
+            self.give_up();
+            of_client(error, true)
+        })?;
+        match value {
+            Value::ServerError(error) => {
+                // A demoted master: whoever connects anew finds the right one.
+                if error.code() == "READONLY" {
+                    self.give_up();
+                }
+                Err(Failure::Refused(error))
+            }
+            value => Ok(Reply { value, confirmed }),
+        }
+    }
+
+    async fn send(&self, request: &Request, asking: bool) -> redis::RedisResult<(Value, Option<Value>)> {
+        let mut connection = self.connection.clone();
+        if request.confirm.is_none() && !asking {
+            return Ok((connection.send_packed_command(&request.command).await?, None));
+        }
+        let mut pipeline = Pipeline::new();
+        if asking {
+            pipeline.add_command(redis::cmd("ASKING"));
+        }
+        pipeline.add_command(request.command.clone());
+        if let Some(confirm) = &request.confirm {
+            pipeline.add_command(confirm.clone());
+        }
+        let count = pipeline.len();
+        let mut values = connection.send_packed_commands(&pipeline, 0, count).await?;
+        let confirmed = if request.confirm.is_some() { values.pop() } else { None };
+        Ok((values.pop().unwrap_or(Value::Nil), confirmed))
+    }
+
+    /// One command outside the request path: probes, roles, slots.
+    pub(super) async fn ask(&self, command: Cmd, patience: Duration) -> Result<Value, Failure> {
+        Ok(self.call(&Request::new(command), false, patience).await?.value)
+    }
+}
+
+/// An answer that has not the shape that was asked for.
+pub(super) fn unexpected(what: &str) -> Failure {
+    Failure::lost(Note(format!("unexpected answer to {what}")))
+}

@@ -1,0 +1,393 @@
+//! Requests dropped at every point where they can be, and bodies polled as often as they must be.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, service_fn};
+use tower_session_memory::identity::Header;
+use tower_session_memory::store::{Append, Appended, Deleted, Loaded, Page, Read, SessionPage, StoreInfo};
+use tower_session_memory::{
+    ChatSession, ConversationId, InMemory, Message, OnDisconnect, Policy, Scope, SessionKey, SessionMemoryLayer, Store,
+    StoreError, TurnStatus, Window,
+};
+
+/// An in-memory store that takes a few polls for everything, before and after it has done it.
+#[derive(Clone, Debug, Default)]
+struct Hesitant(Arc<InMemory>);
+
+const HESITATION: usize = 3;
+
+async fn hesitate() {
+    for _ in 0..HESITATION {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Store for Hesitant {
+    fn info(&self) -> StoreInfo {
+        self.0.info()
+    }
+
+    async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+        hesitate().await;
+        self.0.load(key, read).await
+    }
+
+    async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
+        hesitate().await;
+        let appended = self.0.append(key, append).await;
+        hesitate().await;
+        appended
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
+        self.0.list(scope, page).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.ping().await
+    }
+}
+
+impl Hesitant {
+    async fn turns(&self) -> Vec<tower_session_memory::Turn> {
+        let key = SessionKey::new(ConversationId::parse("s").unwrap());
+        self.0.load(&key, &Read::new(Window::ALL)).await.unwrap().turns
+    }
+}
+
+/// What a body does each time it is polled.
+enum Step {
+    Wait,
+    Data(&'static str),
+    Trailers,
+}
+
+/// A body that follows a script, counts its polls, and panics when it is polled after its end.
+struct Scripted {
+    steps: std::vec::IntoIter<Step>,
+    says_when_it_ends: bool,
+    over: bool,
+    polls: Arc<AtomicUsize>,
+    _session: Option<ChatSession>,
+}
+
+impl Body for Scripted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        assert!(!self.over, "polled after its end");
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        let frame = match self.steps.next() {
+            Some(Step::Wait) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Step::Data(text)) => Some(Frame::data(Bytes::from_static(text.as_bytes()))),
+            Some(Step::Trailers) => {
+                self.over = true;
+                Some(Frame::trailers(HeaderMap::new()))
+            }
+            None => {
+                self.over = true;
+                None
+            }
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.says_when_it_ends && self.steps.as_slice().is_empty()
+    }
+}
+
+fn layer(store: &Hesitant, on_disconnect: OnDisconnect) -> SessionMemoryLayer {
+    let mut policy = Policy::default();
+    policy.on_disconnect = on_disconnect;
+    SessionMemoryLayer::new(store.clone(), Header::conversation("x-conversation-id")).with_policy(policy).unwrap()
+}
+
+fn request() -> Request<()> {
+    Request::builder().header("x-conversation-id", "s").body(()).unwrap()
+}
+
+/// Polls a future at most `polls` times; what it gave, if it was ready by then.
+async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(output);
+        }
+        // The producer's task and the store go on meanwhile.
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+/// One request through a layer, cut after `polls` polls. `Some` when its end was seen.
+async fn cut(polls: usize, memory: &SessionMemoryLayer, streamed: bool) -> Option<()> {
+    let mut service = memory.layer(service_fn(move |request: Request<()>| async move {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        drop(request);
+        session.append(Message::user("question")).unwrap();
+        hesitate().await;
+        session.append(Message::assistant("answer")).unwrap();
+        let steps = if streamed {
+            vec![Step::Data("an"), Step::Wait, Step::Data("swer"), Step::Wait]
+        } else {
+            vec![Step::Data("answer")]
+        };
+        let _session = streamed.then_some(session);
+        let body = Scripted {
+            steps: steps.into_iter(),
+            says_when_it_ends: !streamed,
+            over: false,
+            polls: Arc::default(),
+            _session,
+        };
+        Ok::<_, Infallible>(Response::new(body))
+    }));
+    poll_at_most(polls, async move {
+        let response = service.call(request()).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_cut_after_any_number_of_polls_is_stored_whole_once_or_not_at_all() {
+    for on_disconnect in [OnDisconnect::Keep, OnDisconnect::Discard, OnDisconnect::Finish] {
+        for streamed in [false, true] {
+            let mut ended = 0;
+            for polls in 0..64 {
+                let store = Hesitant::default();
+                let memory = layer(&store, on_disconnect);
+                let seen = cut(polls, &memory, streamed).await;
+                memory.drain(Duration::from_secs(10)).await.unwrap();
+                let turns = store.turns().await;
+                let context = format!("{on_disconnect:?}, streamed: {streamed}, {polls} polls: {turns:?}");
+                assert!(turns.len() <= 1, "{context}");
+                if let Some(turn) = turns.first() {
+                    let whole = turn.messages().len() == 2;
+                    assert!(whole || turn.status() == TurnStatus::Interrupted, "{context}");
+                }
+                if seen.is_some() {
+                    ended += 1;
+                    assert!(turns.len() == 1 && turns[0].status() == TurnStatus::Complete, "{context}");
+                }
+                assert_eq!(memory.pending(), 0, "{context}");
+            }
+            assert!(ended > 0, "64 polls are enough to see the end");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_dropped_after_any_number_of_polls_goes_on() {
+    for polls in 1..20 {
+        let store = Hesitant::default();
+        let memory = layer(&store, OnDisconnect::Discard);
+        let mut service = memory.layer(service_fn(move |request: Request<()>| async move {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            session.append(Message::user("question")).unwrap();
+            // A handler that gives up waiting for its own commit, and then asks again.
+            let first = poll_at_most(polls, session.commit()).await;
+            let again = session.commit().await.unwrap();
+            assert!(first.is_none_or(|first| first.unwrap() == again));
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }));
+        service.call(request()).await.unwrap();
+        assert_eq!(store.turns().await.len(), 1, "{polls} polls");
+    }
+}
+
+/// Frames of a streamed body under the layer, with the number of polls that the inner body has
+/// had when each comes out.
+async fn frames(steps: Vec<Step>, says_when_it_ends: bool) -> (Vec<(String, usize)>, usize) {
+    let store = Hesitant::default();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = polls.clone();
+    let body = Arc::new(std::sync::Mutex::new(Some(steps)));
+    let mut service = layer(&store, OnDisconnect::Keep).layer(service_fn(move |request: Request<()>| {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        session.append(Message::user("question")).unwrap();
+        let steps = body.lock().unwrap().take().unwrap().into_iter();
+        let body = Scripted { steps, says_when_it_ends, over: false, polls: counted.clone(), _session: Some(session) };
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    }));
+    let mut body = Box::pin(service.call(request()).await.unwrap().into_body());
+    let mut seen = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.unwrap();
+        let text = frame.data_ref().map_or("trailers".to_owned(), |data| String::from_utf8(data.to_vec()).unwrap());
+        seen.push((text, polls.load(Ordering::Relaxed)));
+    }
+    assert!(body.is_end_stream());
+    assert_eq!(body.size_hint().exact(), Some(0));
+    assert!(body.frame().await.is_none(), "still at its end when asked again");
+    assert_eq!(store.turns().await.len(), 1);
+    (seen, polls.load(Ordering::Relaxed))
+}
+
+fn seen(frames: &[(&str, usize)]) -> Vec<(String, usize)> {
+    frames.iter().map(|(text, polls)| ((*text).to_owned(), *polls)).collect()
+}
+
+#[tokio::test]
+async fn each_frame_costs_one_look_ahead_and_no_poll_after_the_end() {
+    use Step::{Data, Trailers, Wait};
+    // `None` ends it: each token comes out after one look past it.
+    let (frames_seen, polls) = frames(vec![Data("a"), Wait, Data("b"), Wait], false).await;
+    assert_eq!((frames_seen, polls), (seen(&[("a", 2), ("b", 4)]), 5));
+    // The look-ahead finds data: it is kept, not polled for again.
+    let (frames_seen, polls) = frames(vec![Data("a"), Data("b"), Data("c")], false).await;
+    assert_eq!((frames_seen, polls), (seen(&[("a", 2), ("b", 3), ("c", 4)]), 4));
+    // The body says when it is at its end: it is not asked any more.
+    let (frames_seen, polls) = frames(vec![Data("a"), Wait, Data("b")], true).await;
+    assert_eq!((frames_seen, polls), (seen(&[("a", 2), ("b", 3)]), 3));
+    // Trailers are an end.
+    let (frames_seen, polls) = frames(vec![Data("a"), Trailers], false).await;
+    assert_eq!((frames_seen, polls), (seen(&[("a", 2), ("trailers", 2)]), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_an_end_is_broken_off_at_its_deadline() {
+    let store = Hesitant::default();
+    let mut policy = Policy::default();
+    policy.deadlines.body = Duration::from_secs(60);
+    let memory =
+        SessionMemoryLayer::new(store.clone(), Header::conversation("x-conversation-id")).with_policy(policy).unwrap();
+    let mut service = memory.layer(service_fn(|request: Request<()>| {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        session.append(Message::user("question")).unwrap();
+        let stream = futures_util::stream::once(std::future::pending::<Result<Frame<Bytes>, Infallible>>());
+        let body = http_body_util::StreamBody::new(Box::pin(stream));
+        let mut response = Response::new(body);
+        response.extensions_mut().insert(session);
+        async { Ok::<_, Infallible>(response) }
+    }));
+    let begun = tokio::time::Instant::now();
+    let (parts, body) = service.call(request()).await.unwrap().into_parts();
+    let error = body.collect().await.unwrap_err();
+    assert!(error.to_string().contains("deadline"), "{error}");
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    // A handle is still out: the turn waits for it, but not for ever.
+    memory.drain(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(store.turns().await[0].status(), TurnStatus::Interrupted);
+    drop(parts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_given_up_at_its_deadlines() {
+    #[derive(Clone, Debug)]
+    struct Hanging {
+        loads: bool,
+    }
+    impl Store for Hanging {
+        fn info(&self) -> StoreInfo {
+            InMemory::new().info()
+        }
+        async fn load(&self, _: &SessionKey, _: &Read) -> Result<Loaded, StoreError> {
+            if self.loads { Ok(Loaded::absent()) } else { std::future::pending().await }
+        }
+        async fn append(&self, _: &SessionKey, _: &Append) -> Result<Appended, StoreError> {
+            std::future::pending().await
+        }
+        async fn delete(&self, _: &SessionKey) -> Result<Deleted, StoreError> {
+            std::future::pending().await
+        }
+        async fn list(&self, _: &Scope, _: &Page) -> Result<SessionPage, StoreError> {
+            std::future::pending().await
+        }
+        async fn ping(&self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+    }
+    for (loads, seconds, code) in [(false, 2, "store_unavailable"), (true, 10, "outcome_unknown")] {
+        let memory = SessionMemoryLayer::new(Hanging { loads }, Header::conversation("x-conversation-id"));
+        let mut service = memory.layer(service_fn(|request: Request<()>| {
+            request.extensions().get::<ChatSession>().unwrap().append(Message::user("question")).unwrap();
+            async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"answer")))) }
+        }));
+        let begun = tokio::time::Instant::now();
+        let response = service.call(request()).await.unwrap();
+        assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (503, seconds));
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains(code), "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_panics_leaves_nobody_waiting() {
+    #[derive(Clone, Debug)]
+    struct Panicking(Arc<InMemory>);
+    impl Store for Panicking {
+        fn info(&self) -> StoreInfo {
+            self.0.info()
+        }
+        async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+            self.0.load(key, read).await
+        }
+        async fn append(&self, _: &SessionKey, _: &Append) -> Result<Appended, StoreError> {
+            tokio::task::yield_now().await;
+            panic!("a panic that the test asked for")
+        }
+        async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
+            self.0.delete(key).await
+        }
+        async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
+            self.0.list(scope, page).await
+        }
+        async fn ping(&self) -> Result<(), StoreError> {
+            self.0.ping().await
+        }
+    }
+    let memory = SessionMemoryLayer::new(Panicking(Arc::default()), Header::conversation("x-conversation-id"));
+    let mut service = memory.layer(service_fn(|request: Request<()>| async move {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        session.append(Message::user("question")).unwrap();
+        let waiting = session.clone();
+        let panicked = tokio::spawn(async move { session.commit().await });
+        tokio::task::yield_now().await;
+        let error = waiting.commit().await.unwrap_err();
+        assert!(matches!(error, tower_session_memory::SessionError::Lost), "{error:?}");
+        assert!(panicked.await.is_err());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+    }));
+    assert_eq!(service.call(request()).await.unwrap().status(), 500);
+}
+
+/// Callers put these into structs, tasks and boxes.
+#[test]
+fn public_types_are_what_callers_need_them_to_be() {
+    fn everywhere<T: Send + Sync + Clone + Unpin + 'static>() {}
+    fn sendable<T: Send + 'static>() {}
+    fn unpin<T: Unpin>() {}
+    everywhere::<SessionMemoryLayer>();
+    everywhere::<ChatSession>();
+    everywhere::<tower_session_memory::ChatHistory>();
+    everywhere::<tower_session_memory::SharedStore>();
+    everywhere::<tower_session_memory::SessionError>();
+    everywhere::<tower_session_memory::Turn>();
+    everywhere::<Message>();
+    everywhere::<SessionKey>();
+    type Inner = tower::util::BoxCloneService<Request<()>, Response<Full<Bytes>>, Infallible>;
+    sendable::<tower_session_memory::SessionMemory<Inner>>();
+    sendable::<tower_session_memory::ResponseFuture<Inner, ()>>();
+    sendable::<tower_session_memory::ResponseBody<Full<Bytes>>>();
+    unpin::<tower_session_memory::ResponseBody<Full<Bytes>>>();
+    sendable::<tower_session_memory::Draft>();
+}

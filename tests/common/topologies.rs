@@ -1,0 +1,146 @@
+//! Servers that work together: a Cluster, and a master with replicas and Sentinels.
+
+use std::sync::Mutex;
+
+use super::servers::{RedisServer, eventually, free_port};
+
+/// Three masters that share the slots.
+pub struct RedisCluster {
+    pub nodes: Vec<RedisServer>,
+    /// One slot moves at a time.
+    moving: Mutex<()>,
+}
+
+impl RedisCluster {
+    pub const SLOTS: u16 = 16_384;
+
+    pub fn start() -> Self {
+        let nodes: Vec<RedisServer> = (0..3)
+            .map(|_| {
+                let bus = free_port().to_string();
+                RedisServer::with(&[
+                    "--appendonly",
+                    "yes",
+                    "--appendfsync",
+                    "no",
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-port",
+                    &bus,
+                    "--cluster-node-timeout",
+                    "2000",
+                ])
+            })
+            .collect();
+        let share = Self::SLOTS / nodes.len() as u16;
+        for (index, node) in nodes.iter().enumerate() {
+            let first = index as u16 * share;
+            let last = if index + 1 == nodes.len() { Self::SLOTS - 1 } else { first + share - 1 };
+            node.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+            // Each needs an epoch of its own, or they would argue about it for a while.
+            node.ask::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1));
+        }
+        for node in &nodes[1..] {
+            let bus = node.argument("--cluster-port").to_owned();
+            nodes[0].ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
+        }
+        let cluster = Self { nodes, moving: Mutex::default() };
+        eventually("all nodes know all slots", || {
+            let ready = |node: &RedisServer| {
+                let info: String = node.ask("CLUSTER INFO");
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            };
+            cluster.nodes.iter().all(ready).then_some(())
+        });
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// The node that has a slot, by its own word.
+    pub fn owner(&self, slot: u16) -> usize {
+        let owns = |node: &RedisServer| {
+            let nodes: String = node.ask("CLUSTER NODES");
+            let myself = nodes.lines().find(|line| line.contains("myself")).expect("it knows itself").to_owned();
+            myself.split(' ').skip(8).filter(|range| !range.starts_with('[')).any(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let number = |text: &str| text.parse::<u16>().expect("a slot");
+                (number(first)..=number(last)).contains(&slot)
+            })
+        };
+        self.nodes.iter().position(owns).expect("somebody owns it")
+    }
+
+    /// Moves a slot with all its keys, as resharding does it, while clients go on.
+    pub fn move_slot(&self, slot: u16, to: usize) {
+        let _one_at_a_time = self.moving.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let from = self.owner(slot);
+        if from == to {
+            return;
+        }
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let id = |node: &RedisServer| node.ask::<String>("CLUSTER MYID");
+        let (source_id, target_id) = (id(source), id(target));
+        target.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {source_id}"));
+        source.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {target_id}"));
+        loop {
+            let keys: Vec<String> = source.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 10"));
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                source.ask::<String>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", target.port));
+            }
+        }
+        for node in [target, source].into_iter().chain(&self.nodes) {
+            node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {target_id}"));
+        }
+    }
+}
+
+/// A master, two replicas and three Sentinels.
+pub struct Trio {
+    pub servers: Vec<RedisServer>,
+    pub sentinels: Vec<RedisServer>,
+}
+
+impl Trio {
+    pub const NAME: &str = "main";
+
+    pub fn start() -> Self {
+        let settings = ["--appendonly", "yes", "--appendfsync", "no", "--repl-diskless-sync-delay", "0"];
+        let master = RedisServer::with(&settings);
+        let of = format!("127.0.0.1 {}", master.port);
+        let replicas = (0..2).map(|_| RedisServer::with(&[&settings[..], &["--replicaof", &of]].concat()));
+        let servers: Vec<RedisServer> = std::iter::once(master).chain(replicas.collect::<Vec<_>>()).collect();
+        eventually("the replicas are in step", || {
+            let up = |server: &RedisServer| server.ask::<String>("INFO replication").contains("master_link_status:up");
+            servers[1..].iter().all(up).then_some(())
+        });
+        let sentinels = (0..3).map(|_| RedisServer::sentinel(Self::NAME, servers[0].port)).collect();
+        let trio = Self { servers, sentinels };
+        eventually("the Sentinels know each other and the replicas", || {
+            let knows = |sentinel: &RedisServer| {
+                let info: String = sentinel.ask("INFO sentinel");
+                info.contains("slaves=2,sentinels=3") && info.contains("status=ok")
+            };
+            trio.sentinels.iter().all(knows).then_some(())
+        });
+        trio
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        format!("redis+sentinel://{}/{}", hosts.join(","), Self::NAME)
+    }
+
+    /// The server that the Sentinels call the master.
+    pub fn master(&self) -> &RedisServer {
+        let (_, port): (String, u16) =
+            self.sentinels[0].ask(&format!("SENTINEL get-master-addr-by-name {}", Self::NAME));
+        self.servers.iter().find(|server| server.port == port).expect("it is one of ours")
+    }
+}

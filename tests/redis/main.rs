@@ -1,0 +1,8 @@
+//! [`RedisStore`](tower_session_memory::store::RedisStore) on real servers.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chaos;
+mod setups;
+mod suite;

@@ -1,0 +1,85 @@
+//! Connecting: what is refused, and with which words.
+
+use tower_session_memory::store::{Durability, ErrorKind, RedisAck, RedisStore, RedisTls, Store};
+
+use crate::common::certificates::Certificates;
+use crate::common::servers::{RedisServer, free_port};
+
+#[tokio::test]
+async fn a_server_says_what_an_acknowledgement_is_worth() {
+    for (settings, expected) in [
+        (&["--appendonly", "no"][..], Durability::Cache),
+        (&["--appendonly", "yes", "--appendfsync", "everysec"], Durability::Process),
+        (&["--appendonly", "yes", "--appendfsync", "always"], Durability::Host),
+        (&["--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"], Durability::Cache),
+    ] {
+        let server = RedisServer::with(settings);
+        let store = RedisStore::connect(&server.url()).await.unwrap();
+        assert_eq!(store.info().durability, expected, "{settings:?}");
+        let higher = [Durability::Process, Durability::Host, Durability::Quorum].into_iter().filter(|l| *l > expected);
+        for floor in higher {
+            let refused = RedisStore::builder(&server.url()).require(floor).connect().await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Misconfigured, "{settings:?} {floor:?}");
+        }
+        RedisStore::builder(&server.url()).require(expected).connect().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_login_certificate_or_server_is_told_as_such() {
+    let server = RedisServer::with(&["--requirepass", "right"]);
+    let kind = async |url: &str| RedisStore::connect(url).await.unwrap_err().kind();
+    assert_eq!(kind(&server.url()).await, ErrorKind::Misconfigured);
+    assert_eq!(kind(&format!("redis://:wrong@127.0.0.1:{}", server.port)).await, ErrorKind::Misconfigured);
+    assert_eq!(
+        kind(&format!("redis://:wrong@127.0.0.1:{}?protocol=resp3", server.port)).await,
+        ErrorKind::Misconfigured
+    );
+    RedisStore::connect(&format!("redis://:right@127.0.0.1:{}", server.port)).await.unwrap();
+    assert_eq!(kind(&format!("redis://:right@127.0.0.1:{}/99", server.port)).await, ErrorKind::Misconfigured);
+    assert_eq!(kind(&format!("redis://127.0.0.1:{}", free_port())).await, ErrorKind::Unavailable);
+    assert_eq!(kind(&format!("redis+cluster://:right@127.0.0.1:{}", server.port)).await, ErrorKind::Misconfigured);
+    let old = RedisStore::builder(&format!("redis://:right@127.0.0.1:{}", server.port));
+    if version(&server) < (7, 2) {
+        let refused = old.acknowledged_by(RedisAck::disks(0)).connect().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Misconfigured, "WAITAOF on a server that has none");
+    }
+}
+
+fn version(server: &RedisServer) -> (u32, u32) {
+    let client = redis::Client::open(format!("redis://:right@127.0.0.1:{}", server.port)).unwrap();
+    let info: String = redis::cmd("INFO").query(&mut client.get_connection().unwrap()).unwrap();
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    let mut parts = version.split('.').map(|part| part.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_not_trusted() {
+    let certificates = Certificates::new();
+    let path = |name: &str| certificates.path(name).to_string_lossy().into_owned();
+    let port = free_port().to_string();
+    let _server = RedisServer::with(&[
+        "--port",
+        "0",
+        "--tls-port",
+        &port,
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-cert-file",
+        &path("server.pem"),
+        "--tls-key-file",
+        &path("server.key"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = format!("rediss://localhost:{port}");
+    let with = async |ca: &str| {
+        let tls = RedisTls::with_ca(&std::fs::read(certificates.path(ca)).unwrap()).unwrap();
+        RedisStore::builder(&url).tls(tls).connect().await
+    };
+    with("ca.pem").await.unwrap();
+    assert_eq!(with("stranger.pem").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let without_tls = RedisStore::connect(&format!("redis://localhost:{port}")).await.unwrap_err();
+    assert_eq!(without_tls.kind(), ErrorKind::Unavailable);
+}
