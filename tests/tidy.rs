@@ -38,7 +38,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 ];
 
 /// Stores that must not know of each other.
-const BACKENDS: &[&str] = &["memory", "sqlite"];
+const BACKENDS: &[&str] = &["dynamodb", "memory", "postgres", "sqlite"];
 
 struct Source {
     /// Below `src`, without the ending: `store/sqlite/append`.
