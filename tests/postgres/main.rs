@@ -2,6 +2,16 @@
 
 mod audit;
 mod cancel;
+mod chaos;
+#[allow(dead_code, unreachable_pub, reason = "this test binary uses its own part")]
+mod common {
+    #[path = "../../common/chance.rs"]
+    pub mod chance;
+    #[path = "../../common/history.rs"]
+    pub mod history;
+    #[path = "../../common/proxy.rs"]
+    pub mod proxy;
+}
 mod conformance;
 mod encrypted;
 mod faults;

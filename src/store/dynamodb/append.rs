@@ -161,7 +161,7 @@ impl Attempt<'_> {
     /// The next turn of a session that was seen, and what must go for it.
     async fn extend(&self, now: SystemTime, seen: &Header) -> Result<Planned, StoreError> {
         let head = Head::new(seen.head.epoch, seen.head.sequence + 1);
-        let old = self.excess(seen).await?;
+        let old = excess(self.table, &self.partition, self.append, seen).await?;
         let mut trimmed = seen.trimmed;
         let (mut deletes, mut left_over) = (Vec::new(), Vec::new());
         for (index, turn) in old.iter().enumerate() {
@@ -244,53 +244,6 @@ impl Attempt<'_> {
         let update = update.expression_attribute_names("#ttl", TTL).update_expression(expression);
         let update = update.build().map_err(|_| refused(ErrorKind::Other, Operation::Append))?;
         Ok(TransactWriteItem::builder().update(update).build())
-    }
-
-    /// The oldest turns that exceed the retention once the new one is there.
-    async fn excess(&self, seen: &Header) -> Result<Vec<Old>, StoreError> {
-        let retention = self.append.retention;
-        let mut bytes = seen.kept_bytes() + self.append.turn.bytes() as u64;
-        let mut left = seen.turns() + 1;
-        let over = |left: u64, bytes: u64| {
-            left > 1
-                && (retention.turns.is_some_and(|most| left > most) || retention.bytes.is_some_and(|most| bytes > most))
-        };
-        let mut old = Vec::new();
-        let mut from: Option<Item> = None;
-        while over(left, bytes) {
-            let answer = self.oldest(seen, from).await?;
-            for item in &answer.0 {
-                let turn = Old::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Append))?;
-                if !over(left, bytes) {
-                    break;
-                }
-                left -= 1;
-                bytes = bytes.saturating_sub(turn.bytes);
-                old.push(turn);
-            }
-            from = answer.1;
-            if from.is_none() {
-                break;
-            }
-        }
-        Ok(old)
-    }
-
-    /// A page of kept turns, oldest first, without their records.
-    async fn oldest(&self, seen: &Header, from: Option<Item>) -> Result<(Vec<Item>, Option<Item>), StoreError> {
-        let query = self.table.client.query().table_name(&self.table.name).consistent_read(true).limit(32);
-        let query = query.key_condition_expression("#session = :session AND #item BETWEEN :first AND :last");
-        let query = query.projection_expression("#item, turn_id, #messages, #bytes");
-        let query = query.expression_attribute_names("#session", PARTITION).expression_attribute_names("#item", SORT);
-        let query = query.expression_attribute_names("#messages", "messages");
-        let query = query.expression_attribute_names("#bytes", "bytes");
-        let first = Head::new(seen.head.epoch, seen.trimmed.turns + 1);
-        let query = query.expression_attribute_values(":session", text(&self.partition));
-        let query = query.expression_attribute_values(":first", text(turn_sort(first)));
-        let query = query.expression_attribute_values(":last", text(turn_sort(seen.head)));
-        let answer = query.set_exclusive_start_key(from).send().await;
-        let answer = answer.map_err(|error| failed(error, Operation::Append))?;
-        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
     }
 
     /// Header, turn and marker, or none of them.
@@ -406,24 +359,5 @@ impl Attempt<'_> {
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(None),
             Err(error) => Err(failed(error, Operation::Append)),
         }
-    }
-}
-
-/// A turn that must go.
-struct Old {
-    at: Head,
-    id: TurnId,
-    messages: u64,
-    bytes: u64,
-}
-
-impl Old {
-    fn read(item: &Item) -> Option<Self> {
-        Some(Self {
-            at: turn_of_sort(get_text(item, SORT)?)?,
-            id: TurnId::parse(get_text(item, "turn_id")?)?,
-            messages: get_number(item, "messages")?,
-            bytes: get_number(item, "bytes")?,
-        })
     }
 }

@@ -10,6 +10,7 @@ mod list;
 mod load;
 mod store;
 mod table;
+mod trim;
 
 pub use self::delete::Purged;
 pub use self::store::{DynamoDbOptions, DynamoDbStore};

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, RunError};
 use bb8_postgres::PostgresConnectionManager;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::error::Elapsed;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{Cause, failed, no_connection, spoils_connection};
+use super::error::{Cause, failed, no_connection, spoils_connection, unanswered};
 use super::options::PostgresOptions;
 use super::{NAME, tls};
 use crate::store::{ErrorKind, Operation, StoreError};
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     /// A caller left while the server was at work for it.
     abandoned: bool,
     spoiled: bool,
+    /// A server that is there has answered by then: it limits statements itself, and sooner.
+    limit: Duration,
 }
 
 impl Connection {
@@ -89,9 +92,8 @@ impl Connection {
         };
         let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
         self.abandoned = true;
-        let answer = self.client.query(statement, &values).await;
-        self.abandoned = false;
-        answer.map_err(|error| self.judge(&error, operation))
+        let answer = tokio::time::timeout(self.limit, self.client.query(statement, &values)).await;
+        self.judge(answer, operation)
     }
 
     pub(super) async fn query_unprepared(
@@ -101,14 +103,24 @@ impl Connection {
         operation: Operation,
     ) -> Result<Vec<Row>, StoreError> {
         self.abandoned = true;
-        let answer = self.client.query_typed(sql, parameters).await;
-        self.abandoned = false;
-        answer.map_err(|error| self.judge(&error, operation))
+        let answer = tokio::time::timeout(self.limit, self.client.query_typed(sql, parameters)).await;
+        self.judge(answer, operation)
     }
 
-    fn judge(&mut self, error: &tokio_postgres::Error, operation: Operation) -> StoreError {
-        self.spoiled |= spoils_connection(error);
-        failed(error, operation)
+    fn judge(
+        &mut self,
+        answer: Result<Result<Vec<Row>, tokio_postgres::Error>, Elapsed>,
+        operation: Operation,
+    ) -> Result<Vec<Row>, StoreError> {
+        let Ok(answer) = answer else {
+            self.spoiled = true;
+            return Err(unanswered(operation));
+        };
+        self.abandoned = false;
+        answer.map_err(|error| {
+            self.spoiled |= spoils_connection(&error);
+            failed(&error, operation)
+        })
     }
 }
 
@@ -118,6 +130,7 @@ struct Manager {
     inner: PostgresConnectionManager<MakeRustlsConnect>,
     prepare: Vec<String>,
     limit: Duration,
+    reply_limit: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +154,7 @@ impl ManageConnection for Manager {
             for sql in &self.prepare {
                 statements.push(client.prepare(sql).await?);
             }
-            Ok(Connection { client, statements, abandoned: false, spoiled: false })
+            Ok(Connection { client, statements, abandoned: false, spoiled: false, limit: self.reply_limit })
         };
         // The driver's own limit covers the TCP handshake alone.
         tokio::time::timeout(self.limit, connecting).await.map_err(|_| ConnectError::TimedOut(self.limit))?
@@ -193,6 +206,7 @@ impl Connections {
             inner: PostgresConnectionManager::new(connector.config, connector.tls),
             prepare: prepare.iter().map(|statement| statement.sql.clone()).collect(),
             limit: options.acquire_timeout,
+            reply_limit: options.statement_timeout.saturating_add(Duration::from_secs(1)),
         };
         let pool = Pool::builder()
             .max_size(options.pool_size)

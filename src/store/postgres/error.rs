@@ -30,6 +30,13 @@ pub(super) fn failed(error: &tokio_postgres::Error, operation: Operation) -> Sto
     StoreError::new(kind(error, writes), NAME, operation).with_source(describe(error))
 }
 
+/// A statement whose answer does not come.
+pub(super) fn unanswered(operation: Operation) -> StoreError {
+    let writes = matches!(operation, Operation::Append | Operation::Delete);
+    let kind = if writes { ErrorKind::Ambiguous } else { ErrorKind::Unavailable };
+    StoreError::new(kind, NAME, operation).with_source(Cause("the server does not answer".to_owned()))
+}
+
 /// A failed attempt to connect: nothing was sent.
 pub(super) fn not_connected(error: &tokio_postgres::Error, operation: Operation) -> StoreError {
     let (kind, cause) = no_connection(error);
