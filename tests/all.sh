@@ -9,6 +9,8 @@ need() { # command, Debian package
     command -v "$1" >/dev/null || packages+=("$2")
 }
 need cc gcc
+need redis-server redis-server
+need nginx nginx
 
 if [ ${#packages[@]} -gt 0 ]; then
     if ! command -v apt-get >/dev/null; then

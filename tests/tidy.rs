@@ -25,7 +25,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::identity",
             "crate::error",
             "http::",
-            "tower",
+            "tower_layer",
+            "tower_service",
+            "tower_http",
             "axum",
         ],
     ),
@@ -38,7 +40,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 ];
 
 /// Stores that must not know of each other.
-const BACKENDS: &[&str] = &["memory", "sqlite"];
+const BACKENDS: &[&str] = &["memory", "redis", "sqlite"];
 
 struct Source {
     /// Below `src`, without the ending: `store/sqlite/append`.

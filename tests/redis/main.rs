@@ -4,5 +4,7 @@
 mod common;
 
 mod chaos;
+mod cost;
+mod faults;
 mod setups;
 mod suite;
