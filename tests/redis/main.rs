@@ -8,3 +8,4 @@ mod cost;
 mod faults;
 mod setups;
 mod suite;
+mod two_pods;
