@@ -12,7 +12,7 @@ need() {
 need cc gcc
 need redis-server redis-server
 need redis-cli redis-tools
-need nginx nginx-light
+need nginx nginx
 need pgbouncer pgbouncer
 need python3 python3
 need node nodejs

@@ -50,14 +50,15 @@ impl Servers {
         }
     }
 
-    pub(super) fn pool(&self) -> Option<PoolState> {
-        match self {
-            Self::One(_) | Self::Cluster(_) => None,
-            Self::Borrowed(pool, _) => {
-                let state = pool.state();
-                Some(PoolState::new(state.connections, state.idle_connections))
-            }
-        }
+    /// The connections to all servers. Each is shared: idle ones are those of which no call is being
+    /// cloned at this very moment, so they say little.
+    pub(super) fn pool(&self) -> PoolState {
+        let states = self.masters().into_iter().map(|master| match master {
+            Master::Node(node) => node.state(),
+            Master::Borrowed(pool, _) => pool.state(),
+        });
+        let sum = states.fold((0, 0), |sum, state| (sum.0 + state.connections, sum.1 + state.idle_connections));
+        PoolState::new(sum.0, sum.1)
     }
 
     pub(super) fn word(&self) -> &'static str {

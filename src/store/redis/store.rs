@@ -234,9 +234,8 @@ impl Store for RedisStore {
         StoreInfo::new(NAME, Sharing::Network, self.durability)
     }
 
-    /// Of a pool that the application lent; the store's own links are shared, not pooled.
     fn pool(&self) -> Option<PoolState> {
-        self.servers.pool()
+        Some(self.servers.pool())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
