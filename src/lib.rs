@@ -76,6 +76,8 @@ pub mod identity;
 mod json;
 mod key;
 mod layer;
+#[cfg(feature = "llm")]
+pub mod llm;
 mod message;
 mod policy;
 mod problem;

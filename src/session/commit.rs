@@ -107,7 +107,7 @@ fn drive(shared: &Arc<Shared>, buffer: Buffer, status: TurnStatus) -> Option<Dri
     // An interrupted turn must not use up the client's idempotency key: the retry that the client
     // will make is to be run and stored whole.
     let id = if status == TurnStatus::Interrupted && shared.id_is_clients { TurnId::random() } else { shared.id };
-    let turn = Turn::new(id, status, buffer.messages);
+    let turn = Turn::new(id, status, buffer.messages).with_note(buffer.note.as_deref());
     let span = tracing::debug_span!(
         "session_commit",
         store = shared.backend.info.name,
