@@ -4,12 +4,10 @@ mod audit;
 mod cancel;
 mod chaos;
 #[allow(dead_code, unreachable_pub, reason = "this test binary uses its own part")]
+#[path = "../common"]
 mod common {
-    #[path = "../../common/chance.rs"]
     pub mod chance;
-    #[path = "../../common/history.rs"]
     pub mod history;
-    #[path = "../../common/proxy.rs"]
     pub mod proxy;
 }
 mod conformance;

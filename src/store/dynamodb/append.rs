@@ -12,12 +12,12 @@ use super::calls::{Backoff, Table, place};
 use super::error::{failed, is_busy, refused};
 use super::header::{Header, Totals, admit, end_of_life, ttl_seconds};
 use super::item::{
-    HEADER, Item, OWNER, PARTITION, SORT, TTL, get_number, get_text, key_of, marker_sort, micros, number, owner,
-    partition, text, turn_of_sort, turn_sort,
+    HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text, turn_sort,
 };
+use super::trim::excess;
 use crate::key::SessionKey;
 use crate::store::{Append, Appended, ErrorKind, Operation, StoreError, next_epoch};
-use crate::turn::{Head, TurnId};
+use crate::turn::Head;
 
 /// Old turns that go in the transaction of the turn that drives them out: two actions each, of 100.
 /// What a much shorter retention leaves beyond that is hidden by the header and removed afterwards.
