@@ -391,3 +391,45 @@ fn public_types_are_what_callers_need_them_to_be() {
     unpin::<tower_session_memory::ResponseBody<Full<Bytes>>>();
     sendable::<tower_session_memory::Draft>();
 }
+
+/// The time of a body is over, and only then does it come to its end: its turn was sealed without
+/// what came late, so the client must not see a whole response.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_after_its_deadline_is_broken_off_too() {
+    use Step::{Data, Wait};
+    for (promised, on_disconnect) in [None, Some(8)]
+        .into_iter()
+        .flat_map(|promised| [OnDisconnect::Keep, OnDisconnect::Discard].map(|o| (promised, o)))
+    {
+        let store = Hesitant::default();
+        let handle = Arc::new(std::sync::Mutex::new(None::<ChatSession>));
+        let keep = handle.clone();
+        let mut service = layer(&store, on_disconnect).layer(service_fn(move |request: Request<()>| {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            session.append(Message::user("question")).unwrap();
+            *keep.lock().unwrap() = Some(session);
+            let steps = vec![Data("an"), Wait, Data("swered"), Wait].into_iter();
+            let body = Scripted { steps, says_when_it_ends: false, over: false, polls: Arc::default(), _session: None };
+            let response = Response::builder();
+            let response = match promised {
+                Some(bytes) => response.header("content-length", bytes),
+                None => response,
+            };
+            async { Ok::<_, Infallible>(response.body(body).unwrap()) }
+        }));
+        let mut body = Box::pin(service.call(request()).await.unwrap().into_body());
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "an");
+        if promised.is_none() {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "swered");
+        } else {
+            assert!(poll_at_most(1, body.frame()).await.is_none(), "the last promised frame is held");
+        }
+        // The client reads nothing for longer than the deadline and the grace.
+        tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+        let session = handle.lock().unwrap().take().unwrap();
+        assert!(session.append(Message::assistant("answered")).is_err());
+        drop(session);
+        let last = body.frame().await;
+        assert!(matches!(last, Some(Err(_))), "a turn without its answer looked whole: {promised:?} {last:?}");
+    }
+}

@@ -75,6 +75,13 @@ where
     pub(super) fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         loop {
             let this = self.as_mut().project();
+            // Watched until it is sealed here: once its time is up the turn was sealed elsewhere, without
+            // what came later. An end that comes after that is not the end of a whole turn.
+            if let (Some(guard), Some(_)) = (&this.guard, &this.watch)
+                && guard.poll_expired(cx).is_ready()
+            {
+                return self.break_off(Box::new(SessionError::BodyDeadline));
+            }
             // The next phase is set before every return: nothing is polled again after its end.
             match this.phase {
                 Phase::Streaming => match ready!(self.as_mut().poll_inner(cx)) {
