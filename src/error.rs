@@ -44,7 +44,7 @@ pub enum SessionError {
     /// A message was refused when it was appended, so the turn is not whole: 500, or a broken body.
     #[error("the turn is not whole: a message was refused")]
     Incomplete(#[source] AppendError),
-    /// The turn was discarded: by the handler, or because the response failed.
+    /// The turn was discarded: the response failed, or the client left and policy keeps nothing.
     #[error("the turn was discarded")]
     Discarded,
     /// The response took longer than the policy's body deadline: a broken body.

@@ -433,3 +433,27 @@ async fn a_body_that_ends_after_its_deadline_is_broken_off_too() {
         assert!(matches!(last, Some(Err(_))), "a turn without its answer looked whole: {promised:?} {last:?}");
     }
 }
+
+/// What a handler gave up on purpose is no failure of its response.
+#[tokio::test]
+async fn a_handler_that_discards_its_turn_answers_all_the_same() {
+    for held in [false, true] {
+        let store = Hesitant::default();
+        let mut service = layer(&store, OnDisconnect::Keep).layer(service_fn(move |request: Request<()>| async move {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            // After a message that was refused there is nothing else that a handler could do.
+            session.append(Message::user("x".repeat(300_000))).unwrap_err();
+            session.discard();
+            assert!(session.append(Message::user("more")).is_err());
+            let mut response = Response::new(Full::new(Bytes::from_static(b"too long to be kept")));
+            if held {
+                response.extensions_mut().insert(session);
+            }
+            Ok::<_, Infallible>(response)
+        }));
+        let response = service.call(request()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too long to be kept");
+        assert!(store.turns().await.is_empty());
+    }
+}

@@ -35,7 +35,7 @@ pub enum Committed {
         /// The turn that is stored.
         turn: Turn,
     },
-    /// Nothing had been appended, so nothing was stored.
+    /// Nothing had been appended, or the handler discarded it, so nothing was stored.
     Nothing,
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::timeout;
 
-use super::commit::Commit;
+use super::commit::{Commit, CommitResult};
 use super::handover::Registered;
 use super::pending::Seal;
 use super::{Backend, Shared};
@@ -48,7 +48,7 @@ impl TurnGuard {
     /// The response failed: forgets what was appended.
     pub(crate) fn discard(mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.discard();
+            shared.discard(Err(SessionError::Discarded));
         }
     }
 
@@ -115,7 +115,7 @@ impl Drop for Watch {
 /// The client left, the response broke off, or its time is up. Runs in `drop`: no waiting, no panic.
 fn settle_early(shared: Arc<Shared>) {
     if shared.backend.policy.on_disconnect == OnDisconnect::Discard {
-        return shared.discard();
+        return shared.discard(Err(SessionError::Discarded));
     }
     if shared.pending.writers_are_gone() {
         // Dropping the commit hands it over; an empty turn is settled at once.
@@ -132,9 +132,10 @@ fn settle_early(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    pub(super) fn discard(&self) {
+    /// Stores nothing; `told` is what whoever waits for the turn is told of it.
+    pub(super) fn discard(&self, told: CommitResult) {
         if let Seal::Mine(_) = self.pending.seal() {
-            self.pending.settle(Err(SessionError::Discarded));
+            self.pending.settle(told);
         }
     }
 

@@ -221,8 +221,11 @@ impl ChatSession {
     }
 
     /// Forgets what was appended; nothing can be appended any more and nothing will be stored.
+    ///
+    /// Meant so by the handler, it is no failure: the response goes out as it is, and
+    /// [`ChatSession::commit`] gives [`Committed::Nothing`].
     pub fn discard(&self) {
-        self.shared().discard();
+        self.shared().discard(Ok(Committed::Nothing));
     }
 
     /// Makes the turn durable now, before the response ends. Nothing can be appended after it.
