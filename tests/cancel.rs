@@ -457,3 +457,32 @@ async fn a_handler_that_discards_its_turn_answers_all_the_same() {
         assert!(store.turns().await.is_empty());
     }
 }
+
+/// A producer that fails sends an error event and ends its stream in order; its reply is a half all the same.
+#[tokio::test]
+async fn a_draft_that_breaks_off_makes_an_interrupted_turn_though_the_response_ends() {
+    for by_hand in [false, true] {
+        let store = Hesitant::default();
+        let memory = layer(&store, OnDisconnect::Keep);
+        let mut service = memory.layer(service_fn(move |request: Request<()>| async move {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            assert!(session.replay().is_none(), "half a reply was offered as the answer");
+            session.append(Message::user("question")).unwrap();
+            let mut draft = session.draft();
+            draft.push("half of the ans").unwrap();
+            drop(draft);
+            if by_hand {
+                session.commit().await.unwrap();
+            }
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"event: error"))))
+        }));
+        for attempt in 1..=2 {
+            let mut request = request();
+            request.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+            assert_eq!(service.call(request).await.unwrap().status(), 200);
+            let turns = store.turns().await;
+            assert_eq!(turns.len(), attempt, "stored before the end was seen");
+            assert_eq!(turns[attempt - 1].status(), TurnStatus::Interrupted);
+        }
+    }
+}

@@ -104,6 +104,7 @@ fn drive(shared: &Arc<Shared>, buffer: Buffer, status: TurnStatus) -> Option<Dri
         shared.pending.settle(Ok(Committed::Nothing));
         return None;
     }
+    let status = if buffer.broke_off { TurnStatus::Interrupted } else { status };
     // An interrupted turn must not use up the client's idempotency key: the retry that the client
     // will make is to be run and stored whole.
     let id = if status == TurnStatus::Interrupted && shared.id_is_clients { TurnId::random() } else { shared.id };

@@ -9,8 +9,8 @@ use crate::message::Message;
 /// An assistant's reply in the making.
 ///
 /// Push tokens as they are sent to the client and [`finish`](Draft::finish) at the end. Dropped
-/// before that, as happens with the response's stream when the client leaves, it appends what it has,
-/// and policy decides whether the interrupted turn is kept.
+/// before that, it appends what it has and the turn is an interrupted one: whether the client left, and
+/// policy decides if the turn is kept, or the producer failed and the response still came to its end.
 ///
 /// ```
 /// use tower_session_memory::{AppendError, ChatSession, Message};
@@ -64,8 +64,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.finished && !self.text.is_empty() {
-            // A turn that is settled already has no use for it.
-            let _ = self.session.append(Message::assistant(&self.text));
+            self.session.append_broken_off(Message::assistant(&self.text));
         }
     }
 }

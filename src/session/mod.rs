@@ -96,6 +96,8 @@ struct Buffer {
     note: Option<Box<RawValue>>,
     /// Why the turn cannot be whole any more.
     refused: Option<AppendError>,
+    /// A reply in it broke off.
+    broke_off: bool,
 }
 
 impl ChatSession {
@@ -213,6 +215,13 @@ impl ChatSession {
     fn refuse(&self, refused: AppendError) -> AppendError {
         self.shared().pending.with_open(|buffer| buffer.refused.get_or_insert_with(|| refused.clone()).clone());
         refused
+    }
+
+    /// Appends a reply that broke off. A turn that is settled already has no use for it.
+    fn append_broken_off(&self, message: Message) {
+        self.shared().pending.with_open(|buffer| buffer.broke_off = true);
+        // Refused, it spoils the turn as any other message.
+        let _ = self.append(message);
     }
 
     /// Begins an assistant's reply that comes token by token; see [`Draft`].
