@@ -486,3 +486,73 @@ async fn a_draft_that_breaks_off_makes_an_interrupted_turn_though_the_response_e
         }
     }
 }
+
+/// Statuses and policies that decide whether a turn is stored, and that bodies which servers never
+/// poll to an end are stored before their heads, whoever still holds a handle.
+#[tokio::test]
+async fn heads_alone_decide_what_is_stored() {
+    type Change = fn(&mut Policy);
+    let table: [(&str, u16, Change, usize); 7] = [
+        ("POST", 204, |_| {}, 1),
+        ("GET", 304, |_| {}, 1),
+        ("POST", 302, |_| {}, 1),
+        ("POST", 302, |policy| policy.commit_on = tower_session_memory::CommitOn::Success, 0),
+        ("POST", 500, |_| {}, 0),
+        ("POST", 500, |policy| policy.commit_on = tower_session_memory::CommitOn::Any, 1),
+        ("CONNECT", 200, |_| {}, 0),
+    ];
+    for (method, status, change, stored) in table {
+        let store = Hesitant::default();
+        let mut policy = Policy::default();
+        change(&mut policy);
+        let memory = SessionMemoryLayer::new(store.clone(), Header::conversation("x-conversation-id"));
+        let mut service = memory.clone().with_policy(policy).unwrap().layer(service_fn(move |request: Request<()>| {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            session.append(Message::user("question")).unwrap();
+            let polled = matches!(status, 302 | 500);
+            let text = if polled { "moved" } else { "" };
+            let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+            *response.status_mut() = status.try_into().unwrap();
+            response.extensions_mut().insert(session);
+            async { Ok::<_, Infallible>(response) }
+        }));
+        let mut request = request();
+        *request.method_mut() = method.parse().unwrap();
+        let (parts, body) = service.call(request).await.unwrap().into_parts();
+        if matches!(status, 302 | 500) {
+            body.collect().await.unwrap();
+        } else {
+            drop(body);
+        }
+        assert_eq!(store.turns().await.len(), stored, "{method} {status}");
+        drop(parts);
+        memory.drain(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(store.turns().await.len(), stored, "{method} {status}, later");
+    }
+}
+
+/// A turn whose history is no longer the newest is refused under `Strict`, and nothing is stored.
+#[tokio::test]
+async fn strict_refuses_the_later_of_two_turns() {
+    let store = Hesitant::default();
+    let mut policy = Policy::default();
+    policy.concurrency = tower_session_memory::Concurrency::Strict;
+    let memory =
+        SessionMemoryLayer::new(store.clone(), Header::conversation("x-conversation-id")).with_policy(policy).unwrap();
+    let mut service = memory.layer(service_fn({
+        let store = store.clone();
+        move |request: Request<()>| {
+            let store = store.clone();
+            async move {
+                request.extensions().get::<ChatSession>().unwrap().append(Message::user("question")).unwrap();
+                let id = tower_session_memory::TurnId::random();
+                let other = tower_session_memory::Turn::new(id, TurnStatus::Complete, vec![Message::user("other")]);
+                let key = SessionKey::new(ConversationId::parse("s").unwrap());
+                store.0.append(&key, &Append::unconditional(other)).await.unwrap();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            }
+        }
+    }));
+    assert_eq!(service.call(request()).await.unwrap().status(), 409);
+    assert_eq!(store.turns().await.len(), 1);
+}
