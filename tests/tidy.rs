@@ -30,6 +30,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("identity", &["crate::store", "crate::session", "crate::layer", "http_body", "tokio"]),
+    (
+        "diagnostics",
+        &["crate::session", "crate::layer", "crate::service", "crate::future", "crate::body", "tower_", "axum"],
+    ),
     ("session", &["http::", "http_body", "crate::layer", "crate::service", "crate::body", "tower_", "axum"]),
     ("body", &["crate::store", "crate::layer", "crate::service", "tower_", "axum"]),
     ("layer", &["axum_core"]),

@@ -13,7 +13,7 @@ use tower_session_memory::{
     Concurrency, ConversationId, Diagnostics, InMemory, OnDisconnect, OnUnknown, SessionMemoryLayer, Subject, Tenant,
 };
 
-use crate::support::{CONVERSATION, Logs, Server, memory, minting};
+use crate::support::{CONVERSATION, Logs, PATIENCE, Server, memory, minting, until};
 use crate::tokens::{claims_with, encode, signed, token, verifier};
 
 const CANARY: &str = "canary";
@@ -126,7 +126,20 @@ async fn canaries_stay_inside() {
     );
 
     // A store that fails, conversations that must exist, ids that must be issued.
-    for kind in [ErrorKind::Unavailable, ErrorKind::Corrupt, ErrorKind::Full] {
+    let kinds = [
+        ErrorKind::Unavailable,
+        ErrorKind::Ambiguous,
+        ErrorKind::Conflict,
+        ErrorKind::Gone,
+        ErrorKind::RolledBack,
+        ErrorKind::Corrupt,
+        ErrorKind::NewerVersion,
+        ErrorKind::TooLarge,
+        ErrorKind::Full,
+        ErrorKind::Misconfigured,
+        ErrorKind::Other,
+    ];
+    for kind in kinds {
         let store = failing::Failing::new(kind);
         let server = Server::start(SessionMemoryLayer::new(store, Header::conversation(CONVERSATION))).await;
         let headers = [(CONVERSATION, "canary-id"), ("x-question", "canary-question")];
@@ -139,7 +152,22 @@ async fn canaries_stay_inside() {
     let strict = Signed::new(&Secrets::new(SECRET).expect("long enough"), Header::conversation(CONVERSATION));
     let server = Server::start(self::memory_of(strict, policy)).await;
     heads.push_str(&server.get("/", &[(CONVERSATION, "canary-id")]).await.raw);
-    memory.drain(crate::support::PATIENCE).await.expect("nothing hangs");
+    memory.drain(PATIENCE).await.expect("nothing hangs");
+
+    // A client that leaves while its turn is being stored, and a shutdown that does not wait for it.
+    let store = failing::Slow::default();
+    let memory = SessionMemoryLayer::new(store.clone(), Header::conversation(CONVERSATION));
+    let server = Server::start(memory.clone()).await;
+    let headers = [(CONVERSATION, "canary-id"), ("x-question", "canary-question")];
+    tokio::select! {
+        _ = server.get("/", &headers) => panic!("the store has not answered"),
+        () = store.entered() => {}
+    }
+    until("the turn is handed over", async || memory.pending() == 1).await;
+    memory.drain(std::time::Duration::from_millis(1)).await.expect_err("the store has not answered");
+    logs.line(&["ERROR", "turn not settled when the drain deadline came"]);
+    store.answer();
+    memory.drain(PATIENCE).await.expect("it is stored");
 
     shown += &debugs();
     assert_silent("Debug", &shown);
@@ -200,12 +228,69 @@ async fn the_plain_conversation_id_is_in_spans_only_when_asked_for() {
 }
 
 mod failing {
-    //! A store that fails in one way, with canaries in its causes' places.
+    //! Stores that fail in one way, or take their time.
+
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
 
     use tower_session_memory::store::{
         Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, Read, SessionPage, StoreInfo,
     };
     use tower_session_memory::{InMemory, Scope, SessionKey, Store, StoreError};
+
+    /// Says that an append has begun, and waits to be told that it may end.
+    #[derive(Debug, Clone)]
+    pub(super) struct Slow {
+        store: Arc<InMemory>,
+        entered: Arc<Semaphore>,
+        gate: Arc<Semaphore>,
+    }
+
+    impl Default for Slow {
+        fn default() -> Self {
+            let closed = || Arc::new(Semaphore::new(0));
+            Self { store: Arc::default(), entered: closed(), gate: closed() }
+        }
+    }
+
+    impl Slow {
+        pub(super) async fn entered(&self) {
+            self.entered.acquire().await.expect("it is never closed").forget();
+        }
+
+        pub(super) fn answer(&self) {
+            self.gate.add_permits(1);
+        }
+    }
+
+    impl Store for Slow {
+        fn info(&self) -> StoreInfo {
+            self.store.info()
+        }
+
+        async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+            self.store.load(key, read).await
+        }
+
+        async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
+            self.entered.add_permits(1);
+            self.gate.acquire().await.expect("it is never closed").forget();
+            self.store.append(key, append).await
+        }
+
+        async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
+            self.store.delete(key).await
+        }
+
+        async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
+            self.store.list(scope, page).await
+        }
+
+        async fn ping(&self) -> Result<(), StoreError> {
+            self.store.ping().await
+        }
+    }
 
     #[derive(Debug)]
     pub(super) struct Failing {

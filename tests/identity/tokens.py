@@ -34,7 +34,7 @@ def main():
         kid, alg = key["kid"], key["alg"]
         private = private_key(alg)
         public = private.public_key()
-        jwk = jwt.get_algorithm_by_name(alg).to_jwk(public, as_dict=True)
+        jwk = json.loads(jwt.get_algorithm_by_name(alg).to_jwk(public))
         jwk.pop("key_ops", None)
         jwks[kid] = {**jwk, "kid": kid, "alg": alg, "use": "sig"}
         pem[kid] = public.public_bytes(

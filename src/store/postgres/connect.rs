@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::error::{Cause, failed, no_connection, spoils_connection, unanswered};
 use super::options::PostgresOptions;
 use super::{NAME, tls};
-use crate::store::{ErrorKind, Operation, StoreError};
+use crate::store::{ErrorKind, Operation, PoolState, StoreError};
 
 /// One value of a statement, with its type for connections that prepare nothing.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -199,6 +199,11 @@ impl Checkout<'_> {
 }
 
 impl Connections {
+    pub(super) fn state(&self) -> PoolState {
+        let state = self.pool.state();
+        PoolState::new(state.connections, state.idle_connections)
+    }
+
     pub(super) fn new(connector: Connector, options: &PostgresOptions, prepared: &[&Prepared]) -> Self {
         let (sink, failures) = Sink::new();
         let prepare = if options.transaction_pooler { &[] } else { prepared };

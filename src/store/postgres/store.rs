@@ -13,8 +13,8 @@ use super::purge::{self, Purged};
 use super::{NAME, list, load, migrate};
 use crate::key::{Scope, SessionKey, Subject, Tenant};
 use crate::store::{
-    Append, Appended, Deleted, Durability, Loaded, Operation, Page, Read, SessionPage, Sharing, Store, StoreError,
-    StoreInfo,
+    Append, Appended, Deleted, Durability, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing, Store,
+    StoreError, StoreInfo,
 };
 
 /// Sessions in PostgreSQL. Cheap to clone; clones share the connections.
@@ -119,6 +119,10 @@ async fn examine(connector: &Connector, options: &PostgresOptions) -> Result<Dur
 impl Store for PostgresStore {
     fn info(&self) -> StoreInfo {
         self.0.info
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Some(self.0.connections.state())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
