@@ -59,6 +59,13 @@
 //! | `cookie` | signed or encrypted cookies as identity |
 //! | `metrics` | counters, gauges and histograms; see [`docs::metrics`] |
 //! | `sqlite` | `SqliteStore`, the embedded store (compiles SQLite) |
+//! | `redis` | `RedisStore`: Redis or Valkey, standalone, Sentinel or Cluster |
+//! | `postgres` | `PostgresStore`: durable, auditable rows that psql can read |
+//! | `dynamodb` | `DynamoDbStore`, for serverless |
+//! | `cache` | `store::Cached`: around any store, a load asks only for what is newer |
+//! | `resilience` | `store::Resilient`: around any store, safe retries and a breaker |
+//! | `llm` | `llm::LlmMemoryLayer`: memory for endpoints that speak an LLM's wire format, their code untouched |
+//! | `llm-decompress` | `llm`, for upstreams that compress unasked |
 //! | `conformance` | `store::conformance`, the suite for stores of your own |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used, clippy::unreachable)]
