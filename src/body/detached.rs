@@ -1,6 +1,6 @@
 //! A body that is read to its end whether or not the client stays.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -70,26 +70,44 @@ impl Detached {
     }
 }
 
-/// Reads the body to its end; once the client is gone, as background work that is counted.
+/// Reads the body to its end; from the moment the client is gone, as background work that is counted.
 async fn read<B>(body: TurnBody<B>, client: mpsc::Sender<Item>, background: Arc<Background>)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     let mut body = pin!(body);
+    let mut gone = pin!(client.closed());
     let mut registered = None;
     loop {
-        let item = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
-        let over = !matches!(item, Some(Ok(_)));
-        if registered.is_none() && client.send(item).await.is_err() {
+        let step = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+            Poll::Ready(item) => Poll::Ready(Step::Item(item)),
+            Poll::Pending if registered.is_none() => gone.as_mut().poll(cx).map(|()| Step::ClientGone),
+            Poll::Pending => Poll::Pending,
+        });
+        let left = match step.await {
+            Step::Item(item) => {
+                let over = !matches!(item, Some(Ok(_)));
+                let left = registered.is_none() && client.send(item).await.is_err();
+                if over {
+                    return;
+                }
+                left
+            }
+            Step::ClientGone => true,
+        };
+        if left {
             registered = background.register();
-            if registered.is_none() && !over {
+            if registered.is_none() {
+                // Dropped here, the body settles its turn as interrupted.
                 tracing::warn!(outcome = "interrupted", "too many bodies are read in the background");
                 return;
             }
         }
-        if over {
-            return;
-        }
     }
+}
+
+enum Step {
+    Item(Item),
+    ClientGone,
 }

@@ -11,7 +11,7 @@ use crate::key::ConversationId;
 /// Whose, from one source, and which conversation, from another.
 ///
 /// The owner must be there: without a tenant or a subject the request is refused with 401, whatever
-/// conversation it names. Nest it for tenant, subject and conversation.
+/// conversation it names. Nest it for tenant, subject and conversation; then all owners must be there.
 #[derive(Debug, Clone)]
 pub struct Scoped<O, C> {
     owner: O,
@@ -32,6 +32,9 @@ impl<O: Identify, C: Identify> Identify for Scoped<O, C> {
             return Err(IdentityError::new(self.owner.describe(), IdentityFault::Unauthenticated));
         }
         let inner = self.conversation.identify(parts)?;
+        if self.conversation.names_owner() && inner.tenant.is_none() && inner.subject.is_none() {
+            return Err(IdentityError::new(self.conversation.describe(), IdentityFault::Unauthenticated));
+        }
         let disagree = || IdentityError::new(self.describe(), IdentityFault::Disagreement);
         Ok(Identity {
             tenant: either(owner.tenant, inner.tenant).ok_or_else(disagree)?,
@@ -43,6 +46,10 @@ impl<O: Identify, C: Identify> Identify for Scoped<O, C> {
 
     fn describe(&self) -> Cow<'static, str> {
         Cow::Owned(format!("{} scoping {}", self.owner.describe(), self.conversation.describe()))
+    }
+
+    fn names_owner(&self) -> bool {
+        true
     }
 
     /// The key has all parts: one that cannot be claimed or guessed is enough.
@@ -99,6 +106,10 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
 
     fn describe(&self) -> Cow<'static, str> {
         Cow::Owned(format!("{} or {}", self.first.describe(), self.second.describe()))
+    }
+
+    fn names_owner(&self) -> bool {
+        self.first.names_owner() && self.second.names_owner()
     }
 
     fn is_verified(&self) -> bool {

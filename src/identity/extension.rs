@@ -13,6 +13,7 @@ use crate::key::{ConversationId, KeyError, Subject, Tenant};
 /// claims of a verified token. A request without the value has no identity from here.
 pub struct Extension<T> {
     read: Reader<T>,
+    names_owner: bool,
     of: PhantomData<fn(&T)>,
 }
 
@@ -21,12 +22,12 @@ type Reader<T> = Box<dyn Fn(&T) -> Result<Identity, KeyError> + Send + Sync>;
 impl<T: Send + Sync + 'static> Extension<T> {
     /// The value names the subject; `None` where it names nobody.
     pub fn subject(read: impl Fn(&T) -> Option<Result<Subject, KeyError>> + Send + Sync + 'static) -> Self {
-        Self::new(move |value| Ok(Identity { subject: read(value).transpose()?, ..Identity::none() }))
+        Self::new(move |value| Ok(Identity { subject: read(value).transpose()?, ..Identity::none() })).of_owner()
     }
 
     /// The value names the tenant; `None` where it names none.
     pub fn tenant(read: impl Fn(&T) -> Option<Result<Tenant, KeyError>> + Send + Sync + 'static) -> Self {
-        Self::new(move |value| Ok(Identity { tenant: read(value).transpose()?, ..Identity::none() }))
+        Self::new(move |value| Ok(Identity { tenant: read(value).transpose()?, ..Identity::none() })).of_owner()
     }
 
     /// The value names the conversation; `None` where it names none.
@@ -36,7 +37,11 @@ impl<T: Send + Sync + 'static> Extension<T> {
 
     /// The value names any of the parts.
     pub fn new(read: impl Fn(&T) -> Result<Identity, KeyError> + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), of: PhantomData }
+        Self { read: Box::new(read), names_owner: false, of: PhantomData }
+    }
+
+    fn of_owner(self) -> Self {
+        Self { names_owner: true, ..self }
     }
 }
 
@@ -48,6 +53,10 @@ impl<T: Send + Sync + 'static> Identify for Extension<T> {
 
     fn describe(&self) -> Cow<'static, str> {
         Cow::Owned(format!("extension {}", std::any::type_name::<T>()))
+    }
+
+    fn names_owner(&self) -> bool {
+        self.names_owner
     }
 
     /// Only another layer of this server can have put it there.

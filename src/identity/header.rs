@@ -122,6 +122,10 @@ impl Identify for Header {
         Cow::Owned(format!("header {}", self.name))
     }
 
+    fn names_owner(&self) -> bool {
+        self.part != Part::Conversation
+    }
+
     fn is_verified(&self) -> bool {
         self.trusted && self.part != Part::Conversation
     }

@@ -144,6 +144,13 @@ pub trait Identify: Send + Sync + 'static {
         false
     }
 
+    /// Whether the source is there to name an owner (a tenant or a subject). [`Scoped`] refuses a
+    /// request for which such a source finds nobody, wherever it stands: a tenant whose subject is
+    /// missing would be one owner for all of the tenant's subjects.
+    fn names_owner(&self) -> bool {
+        false
+    }
+
     /// What a response header of this name tells a client, so that its next request names this
     /// conversation: for fresh ids, see [`OnMissing::Mint`](crate::OnMissing::Mint). `None` when the
     /// source does not issue ids in such a header. By default the bare id, in any header but

@@ -176,6 +176,7 @@ async fn bad_input_10_control_characters() {
 #[tokio::test]
 async fn bad_input_11_paths_of_keys() {
     refuses(&[b"../../x"]).await;
+    refuses(&[b".."]).await;
     refuses(&[b"a:b:c"]).await;
 }
 
@@ -249,6 +250,8 @@ async fn bad_input_17_the_same_subject_of_another_tenant() {
     let tenant = Scoped::new(Header::tenant("x-tenant"), Header::subject("x-user-id"));
     let memory = SessionMemoryLayer::new(InMemory::new(), Scoped::new(tenant, Header::conversation(SESSION_HEADER)));
     let api = counting(&memory).await;
+    let (status, _, _) = api.send(&[("x-tenant", b"a"), (SESSION_HEADER, b"c")]).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "a tenant is no subject");
     for (tenant, subject) in [("a", "u"), ("b", "u"), ("a", "v"), ("a:u", "v")] {
         let headers =
             [("x-tenant", tenant.as_bytes()), ("x-user-id", subject.as_bytes()), (SESSION_HEADER, b"c" as &[u8])];

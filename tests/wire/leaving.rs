@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Layer, service_fn};
 use tower_session_memory::{
-    AppendError, ChatSession, Message, OnDisconnect, Policy, SessionMemoryLayer, TurnId, TurnStatus,
+    AppendError, ChatSession, Message, OnCommitFailure, OnDisconnect, Policy, SessionMemoryLayer, TurnId, TurnStatus,
 };
 
 use crate::support::{
@@ -307,4 +307,74 @@ async fn an_interrupted_turn_does_not_use_up_its_idempotency_key() {
     assert_eq!(ids.iter().map(|(_, replay)| *replay).collect::<Vec<_>>(), [false, false, true]);
     let statuses: Vec<_> = store.turns("s").await.iter().map(tower_session_memory::Turn::status).collect();
     assert_eq!(statuses, [TurnStatus::Interrupted, TurnStatus::Complete]);
+}
+
+#[tokio::test]
+async fn deliver_sends_the_response_although_its_turn_is_lost() {
+    for protocol in BOTH {
+        for held in [false, true] {
+            let store = Watched::new(Mood::Failing);
+            let memory = layer(&store, |policy| policy.on_commit_failure = OnCommitFailure::Deliver);
+            let handler = service_fn(move |request: Request<Incoming>| async move {
+                let session = session_of(&request);
+                session.append(Message::user("question")).unwrap();
+                let mut response = plain("answer")?;
+                if held {
+                    response.extensions_mut().insert(session);
+                }
+                Ok::<_, Infallible>(response)
+            });
+            let address = serve(protocol, memory.layer(handler)).await;
+            let mut client = Client::connect(protocol, address).await;
+            let response = patient("the head", client.send(post(protocol, address))).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(patient("the body", response.into_body().collect()).await.unwrap().to_bytes(), "answer");
+            assert_eq!(store.entered(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn finish_is_bounded_too() {
+    let store = Watched::new(Mood::Slow);
+    let memory = layer(&store, |policy| {
+        policy.on_disconnect = OnDisconnect::Finish;
+        policy.limits.pending = 1;
+    });
+    let go = Arc::new(Notify::new());
+    let (producer_saw, mut saw) = mpsc::unbounded_channel();
+    let address = serve(Protocol::H1, memory.layer(streaming(go.clone(), producer_saw))).await;
+    // Both began while there was room; when the first has taken it, the other is interrupted.
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(Protocol::H1, address).await;
+        let mut response = patient("the head", client.send(post(Protocol::H1, address))).await.unwrap();
+        patient("a token", response.body_mut().frame()).await.unwrap().unwrap();
+        clients.push((client, response));
+    }
+    drop(clients);
+    // One producer is told that nobody listens, the other works on.
+    assert_eq!(patient("the other's producer", saw.recv()).await, Some(true));
+    go.notify_one();
+    assert_eq!(patient("the first's producer", saw.recv()).await, Some(false));
+    until("both commits", async || store.entered() == 2).await;
+    store.release();
+    patient("the drain", memory.drain(Duration::from_secs(5))).await.unwrap();
+    let mut statuses: Vec<_> = store.turns("s").await.iter().map(|turn| turn.status().as_str()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, ["complete", "interrupted"]);
+}
+
+#[tokio::test]
+async fn sessions_live_as_long_as_policy_says() {
+    let store = Watched::new(Mood::Fast);
+    let memory = layer(&store, |policy| policy.ttl = Some(Duration::from_millis(20)));
+    let handler = service_fn(|request: Request<Incoming>| async move {
+        session_of(&request).append(Message::user("question")).unwrap();
+        plain("answer")
+    });
+    let address = serve(Protocol::H1, memory.layer(handler)).await;
+    let mut client = Client::connect(Protocol::H1, address).await;
+    assert_eq!(patient("an answer", client.send(post(Protocol::H1, address))).await.unwrap().status(), 200);
+    until("the end of its life", async || store.turns("s").await.is_empty()).await;
 }

@@ -31,8 +31,12 @@ enum Ending {
     LateEnd,
     /// The handler promised the length in a header; the reply is appended after the last byte.
     ContentLength,
+    /// The same, and the producer is silent for a while after the last byte.
+    LengthThenSilence,
     /// The body knows its size and never says that it is at its end.
     ExactSize,
+    /// The same, and the producer is silent for a while after the last byte.
+    SizeThenSilence,
     Trailers,
     /// At its end from the start.
     Empty,
@@ -65,7 +69,9 @@ impl Ending {
     fn lockstep(self) -> usize {
         match self {
             Self::LateEnd | Self::Trailers | Self::Sse => 3,
-            Self::Chunked | Self::ContentLength | Self::ExactSize => 2,
+            Self::Chunked | Self::ContentLength | Self::LengthThenSilence | Self::ExactSize | Self::SizeThenSilence => {
+                2
+            }
             _ => 0,
         }
     }
@@ -119,8 +125,8 @@ async fn answer(ending: Ending, received: Received, request: Request<Incoming>) 
         Ending::InnerError => return Err("the handler failed".into()),
         Ending::ServerError => response = response.status(StatusCode::INTERNAL_SERVER_ERROR),
         Ending::NoContent => response = response.status(StatusCode::NO_CONTENT),
-        Ending::ContentLength => response = response.header("content-length", total),
-        Ending::ExactSize => fed.size = Some(total),
+        Ending::ContentLength | Ending::LengthThenSilence => response = response.header("content-length", total),
+        Ending::ExactSize | Ending::SizeThenSilence => fed.size = Some(total),
         Ending::Full | Ending::FullHeld => fed.size = Some(total),
         Ending::Empty => (fed.size, fed.ended) = (Some(0), true),
         Ending::EmptyUnsaid => fed.size = Some(0),
@@ -160,6 +166,10 @@ async fn produce(
         if index < ending.lockstep() && received.wait_for(|bytes| *bytes >= sent).await.is_err() {
             return;
         }
+    }
+    if matches!(ending, Ending::LengthThenSilence | Ending::SizeThenSilence) {
+        // The last byte is there and polled for; the reply is not yet appended.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     match ending {
         Ending::Chunked => {}
@@ -316,7 +326,9 @@ matrix! {
     chunked: Chunked,
     late_end: LateEnd,
     content_length: ContentLength,
+    length_then_silence: LengthThenSilence,
     exact_size: ExactSize,
+    size_then_silence: SizeThenSilence,
     trailers: Trailers,
     empty: Empty,
     empty_unsaid: EmptyUnsaid,

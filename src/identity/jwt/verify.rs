@@ -121,6 +121,10 @@ impl Identify for Jwt {
         Cow::Borrowed("bearer token")
     }
 
+    fn names_owner(&self) -> bool {
+        true
+    }
+
     fn is_verified(&self) -> bool {
         true
     }
