@@ -25,8 +25,10 @@ const ROUNDS: usize = 5;
 /// Text of one message; its JSON is about 200 bytes.
 const TEXT: usize = 170;
 
-/// More tasks than that share sessions.
-const SESSIONS: usize = 50;
+/// More tasks than that share sessions: five hundred of the longest would not fit a machine.
+const fn sessions(messages: usize) -> usize {
+    if messages > 200 { 50 } else { 500 }
+}
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,8 +105,8 @@ async fn measure(
     let mut rounds: Vec<Vec<Round>> = clients.iter().map(|_| Vec::new()).collect();
     for (number, (_, client)) in clients.iter().enumerate() {
         let mut filling = tokio::task::JoinSet::new();
-        for task in 0..tasks.min(SESSIONS) {
-            let (client, session) = (client.clone(), name(number, task));
+        for task in 0..tasks.min(sessions(messages)) {
+            let (client, session) = (client.clone(), name(number, task % sessions(messages)));
             filling.spawn(async move { client.fill(&session, messages).await });
         }
         while let Some(filled) = filling.join_next().await {
@@ -159,7 +161,7 @@ async fn run(
     let began = Instant::now();
     let mut running = tokio::task::JoinSet::new();
     for task in 0..tasks {
-        let (client, session) = (client.clone(), name(number, task));
+        let (client, session) = (client.clone(), name(number, task % sessions(messages)));
         running.spawn(async move {
             let mut took = Vec::with_capacity(per_task);
             for turn in 0..per_task {
@@ -288,7 +290,7 @@ fn append(head: Head) -> Append {
 }
 
 fn name(client: usize, task: usize) -> String {
-    format!("bench-{client}-{}", task % SESSIONS)
+    format!("bench-{client}-{task}")
 }
 
 fn key(session: &str) -> SessionKey {
