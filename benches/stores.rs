@@ -25,6 +25,11 @@ const ROUNDS: usize = 5;
 /// Text of one message; its JSON is about 200 bytes.
 const TEXT: usize = 170;
 
+/// More tasks than that share sessions: five hundred of the longest would not fit a machine.
+const fn sessions(messages: usize) -> usize {
+    if messages > 200 { 50 } else { 500 }
+}
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Error> {
@@ -45,12 +50,11 @@ fn main() -> Result<(), Error> {
 /// The same turn by several clients, in turns, so that a slow moment of the machine hits all.
 async fn direct(server: &RedisServer, messages: usize, tasks: usize) -> Result<(), Error> {
     server.ask::<()>("FLUSHALL");
-    let turns = (40_000 / messages.max(20)).clamp(40, 1_000).max(tasks / 10);
-    let per_task = (turns / tasks).max(3);
+    let per_task = (if messages <= 20 { 4_000 } else { 400_000 / messages } / tasks).max(2);
     let raw = Raw::connect(&server.url()).await?;
     let clients: Vec<(&str, Client)> = vec![
         ("raw client, not exactly-once", Client::Raw(raw)),
-        ("RedisStore", Client::Store(Arc::new(RedisStore::connect(&server.url()).await?))),
+        ("RedisStore", Client::Store(Arc::new(store(&server.url(), 2).await?))),
         ("Cached, warm", cached(server).await?),
         ("Cached, two pods in turn", Client::Pods([pod(server).await?, pod(server).await?])),
     ];
@@ -65,7 +69,13 @@ async fn cached(server: &RedisServer) -> Result<Client, Error> {
 }
 
 async fn pod(server: &RedisServer) -> Result<Arc<Cached<RedisStore>>, Error> {
-    Ok(Arc::new(Cached::new(RedisStore::connect(&server.url()).await?, 1 << 30)))
+    Ok(Arc::new(Cached::new(store(&server.url(), 2).await?, 4 << 30)))
+}
+
+/// A machine that is overloaded on purpose answers late, not wrongly.
+async fn store(url: &str, connections: u32) -> Result<RedisStore, Error> {
+    let builder = RedisStore::builder(url).connections(connections);
+    Ok(builder.reply_timeout(Duration::from_secs(60)).connect().await?)
 }
 
 async fn delayed(server: &RedisServer) -> Result<(), Error> {
@@ -74,7 +84,7 @@ async fn delayed(server: &RedisServer) -> Result<(), Error> {
     let (url, size) = (proxy.url(), 4);
     let manager = bb8_redis::RedisConnectionManager::new(url.as_str())?;
     let exclusive = bb8::Pool::builder().max_size(size).build(manager).await?;
-    let store = RedisStore::builder(&url).connections(size).connect().await?;
+    let store = store(&url, size).await?;
     let clients = vec![
         ("one multiplexed connection", Client::Raw(Raw::connect(&url).await?)),
         ("exclusive bb8-redis pool of 4", Client::Exclusive(exclusive)),
@@ -94,8 +104,13 @@ async fn measure(
 ) -> Result<(), Error> {
     let mut rounds: Vec<Vec<Round>> = clients.iter().map(|_| Vec::new()).collect();
     for (number, (_, client)) in clients.iter().enumerate() {
-        for task in 0..tasks {
-            client.fill(&name(number, task), messages).await?;
+        let mut filling = tokio::task::JoinSet::new();
+        for task in 0..tasks.min(sessions(messages)) {
+            let (client, session) = (client.clone(), name(number, task % sessions(messages)));
+            filling.spawn(async move { client.fill(&session, messages).await });
+        }
+        while let Some(filled) = filling.join_next().await {
+            filled??;
         }
         run(client, number, messages, tasks, 2, server).await?;
     }
@@ -146,7 +161,7 @@ async fn run(
     let began = Instant::now();
     let mut running = tokio::task::JoinSet::new();
     for task in 0..tasks {
-        let (client, session) = (client.clone(), name(number, task));
+        let (client, session) = (client.clone(), name(number, task % sessions(messages)));
         running.spawn(async move {
             let mut took = Vec::with_capacity(per_task);
             for turn in 0..per_task {

@@ -39,10 +39,58 @@ pub struct Cached<S> {
 #[derive(Clone)]
 struct Copy {
     head: Head,
-    turns: Arc<Vec<Turn>>,
+    /// Oldest first. Turns stored here since stand in `tail`, so that a turn does not copy them all.
+    turns: Arc<[Turn]>,
+    tail: Vec<Turn>,
+    bytes: usize,
+    messages: usize,
     /// The window that was asked for: with it, or a smaller one, no older turn would fit. `None` for
     /// a session that was begun here and not loaded since.
     asked: Option<Window>,
+}
+
+impl Copy {
+    /// How long `tail` gets before it is joined to `turns`.
+    const TAIL: usize = 64;
+
+    fn new(head: Head, turns: &[Turn], asked: Option<Window>) -> Self {
+        let bytes = turns.iter().map(Turn::bytes).sum();
+        let messages = turns.iter().map(|turn| turn.messages().len()).sum();
+        Self { head, turns: turns.into(), tail: Vec::new(), bytes, messages, asked }
+    }
+
+    fn len(&self) -> usize {
+        self.turns.len() + self.tail.len()
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = &Turn> {
+        self.tail.iter().rev().chain(self.turns.iter().rev())
+    }
+
+    /// The newest so many turns, oldest first.
+    fn extend_with_newest(&self, count: usize, into: &mut Vec<Turn>) {
+        let of_tail = count.min(self.tail.len());
+        into.extend_from_slice(&self.turns[self.turns.len() - (count - of_tail)..]);
+        into.extend_from_slice(&self.tail[self.tail.len() - of_tail..]);
+    }
+
+    fn push(mut self, turn: Turn, head: Head) -> Self {
+        self.head = head;
+        self.bytes += turn.bytes();
+        self.messages += turn.messages().len();
+        self.tail.push(turn);
+        if self.tail.len() < Self::TAIL {
+            return self;
+        }
+        let fitting = self.asked.map_or(self.len(), |asked| asked.fit(self.newest_first().map(size)));
+        let mut turns = Vec::with_capacity(fitting);
+        self.extend_with_newest(fitting, &mut turns);
+        Self::new(head, &turns, self.asked)
+    }
+}
+
+fn size(turn: &Turn) -> (usize, usize) {
+    (turn.messages().len(), turn.bytes())
 }
 
 impl<S: Store> Cached<S> {
@@ -52,9 +100,8 @@ impl<S: Store> Cached<S> {
             .max_capacity(bytes)
             .weigher(|key: &SessionKey, copy: &Copy| {
                 // An estimate of what stands around the text: keys, records, lists of messages.
-                let turns =
-                    copy.turns.iter().map(|turn| turn.bytes() + turn.messages().len() * 64 + 256).sum::<usize>();
-                u32::try_from(turns + key.encoded().len() + 256).unwrap_or(u32::MAX)
+                let around = copy.len() * 256 + copy.messages * 64 + key.encoded().len() + 256;
+                u32::try_from(copy.bytes + around).unwrap_or(u32::MAX)
             })
             .build();
         Self { store, copies }
@@ -81,16 +128,23 @@ impl<S: Store> Cached<S> {
             (None, true) => usize::MAX,
             (None, false) => return Ok(None),
         };
-        let newest_first = news.iter().rev().chain(copy.turns.iter().rev()).take(stored);
-        let have = stored.min(news.len() + copy.turns.len());
-        let fitting = read.window.fit(newest_first.map(|turn| (turn.messages().len(), turn.bytes())));
+        let have = stored.min(news.len() + copy.len());
+        let new_bytes: usize = news.iter().map(Turn::bytes).sum();
+        let new_messages: usize = news.iter().map(|turn| turn.messages().len()).sum();
+        let fitting =
+            if copy.bytes + new_bytes <= read.window.bytes && copy.messages + new_messages <= read.window.messages {
+                // The totals fit, so all of them do: no need to look at each.
+                have.min(read.window.turns)
+            } else {
+                read.window.fit(news.iter().rev().chain(copy.newest_first()).take(stored).map(size))
+            };
         let more_may_fit = fitting == have && have < stored && fitting < read.window.turns;
         if more_may_fit && !copy.asked.is_some_and(|asked| within(read.window, asked)) {
             return Ok(None);
         }
         let from_copy = fitting.saturating_sub(news.len());
         let mut turns = Vec::with_capacity(fitting);
-        turns.extend_from_slice(&copy.turns[copy.turns.len() - from_copy..]);
+        copy.extend_with_newest(from_copy, &mut turns);
         let skip = news.len().saturating_sub(fitting);
         turns.extend(news.into_iter().skip(skip));
         loaded.turns = turns;
@@ -111,30 +165,20 @@ impl<S: Store> Cached<S> {
         if loaded.turns.is_empty() {
             self.copies.invalidate(key);
         } else {
-            let turns = Arc::new(loaded.turns.clone());
-            self.copies.insert(key.clone(), Copy { head: loaded.head, turns, asked: Some(window) });
+            self.copies.insert(key.clone(), Copy::new(loaded.head, &loaded.turns, Some(window)));
         }
     }
 
     /// The turn that was just stored is the one that the next load need not fetch.
     fn extend(&self, key: &SessionKey, append: &Append, head: Head) {
-        let copy = self.copies.get(key);
-        let (mut turns, asked) = match &copy {
-            Some(copy) if copy.head == Head::new(head.epoch, head.sequence - 1) => {
-                let mut turns = Vec::with_capacity(copy.turns.len() + 1);
-                turns.extend_from_slice(&copy.turns);
-                (turns, copy.asked)
-            }
-            None if head.sequence == 1 => (Vec::with_capacity(1), None),
+        let turn = append.turn.clone();
+        let copy = match self.copies.get(key) {
+            Some(copy) if copy.head == Head::new(head.epoch, head.sequence - 1) => copy.push(turn, head),
+            None if head.sequence == 1 => Copy::new(head, &[turn], None),
             // Turns of others in between: the next load fetches them along with this one.
             _ => return,
         };
-        turns.push(append.turn.clone());
-        if let Some(asked) = asked {
-            let fitting = asked.fit(turns.iter().rev().map(|turn| (turn.messages().len(), turn.bytes())));
-            turns.drain(..turns.len() - fitting);
-        }
-        self.copies.insert(key.clone(), Copy { head, turns: Arc::new(turns), asked });
+        self.copies.insert(key.clone(), copy);
     }
 }
 

@@ -225,8 +225,7 @@ async fn turns_that_a_failover_lost_are_reported() {
     before.append(&key, &Append::unconditional(turn("both have it"))).await.unwrap();
     let offset = |server: &RedisServer| {
         let info: String = server.ask("INFO replication");
-        let line = info.lines().find(|line| line.starts_with("master_repl_offset:")).unwrap().to_owned();
-        line
+        info.lines().find(|line| line.starts_with("master_repl_offset:")).unwrap().to_owned()
     };
     eventually("the replica has it", || (offset(&master) == offset(&replica)).then_some(()));
     // The replica is cut off; the master goes on acknowledging.

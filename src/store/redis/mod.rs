@@ -35,6 +35,33 @@
 //! A few connections, each shared by many calls. One whose peer hangs up is replaced at once; one
 //! that stays silent for a whole reply deadline is taken for dead. Every new connection is checked: a
 //! replica, or a server below the required durability, is refused.
+//!
+//! # What the server must allow
+//! Redis 7.0 or newer, or Valkey. A user needs the keys under the prefix (`~tsm:*`) and these commands:
+//!
+//! ```text
+//! +evalsha +eval +lrange +lindex +lset +rpush +ltrim +lpos +pexpire +persist +time
+//! +zadd +zcard +zrem +zrevrangebyscore +set +scan +ping +info +config|get
+//! ```
+//!
+//! Without `info` and `config|get` all works, and the durability counts as the least. `WAIT` needs
+//! `+wait`, a Cluster `+cluster|slots +asking`, a database number `+select`, RESP3 `+hello`.
+//!
+//! # Why it is laid out like this
+//! Measured on Redis 7.0, CPU of the server's main thread per call, pipelined, records of 500 bytes:
+//!
+//! * A plain `LRANGE` of 10 turns takes 5 us, the same through a script 24 us; of 100 turns 40-65 us
+//!   against 150 us: every element is copied into Lua and out again. So loads are plain wherever a
+//!   plain command says what is wanted, and the script is for windows of bytes, for replays and for
+//!   trimmed sessions. The tail of one header, all that a warm [`Cached`](super::Cached) pod asks
+//!   for, takes 1-2 us, whatever the length of the session.
+//! * An append takes 18 us against 6 us of `RPUSH` and `EXPIRE`; entering Lua alone takes 4-5 us. The
+//!   subject's index adds 2-4 us. Merging header and record into one element saved nothing that could
+//!   be measured; a binary header saved 2-3 us and would not be readable.
+//! * Looking for a turn's id with `LPOS` costs 5 us in 10 turns and 50-100 us in 1,000, so it is left
+//!   out where the caller has looked already ([`Append::searched`](super::Append::searched)). That is
+//!   what the ids stand beside their records for: without, records would have to pass through Lua,
+//!   1.8 ms for 1,000.
 
 mod builder;
 mod cluster;

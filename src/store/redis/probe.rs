@@ -159,9 +159,9 @@ impl Facts {
             return Err(Failure::not_sent(Note("the server is a replica, not the master".into())));
         }
         // A login without INFO says version 0.0: the first script call will tell.
-        if self.version != (0, 0) && self.version < (6, 2) {
+        if self.version != (0, 0) && self.version < (7, 0) {
             return refuse(format!(
-                "the server has version {}.{}; 6.2 or newer is needed",
+                "the server has version {}.{}; 7.0 or newer is needed",
                 self.version.0, self.version.1
             ));
         }

@@ -69,12 +69,13 @@ if ttl then redis.call('PEXPIRE', key, ttl) elseif header then redis.call('PERSI
 
 -- The index lives as long as the longest-lived session in it.
 if KEYS[2] then
-  local left = redis.pcall('PTTL', KEYS[2])
-  redis.pcall('ZADD', KEYS[2], now, ARGV[12])
+  local added = redis.pcall('ZADD', KEYS[2], now, ARGV[12])
   if not ttl then
-    if left ~= -1 then redis.pcall('PERSIST', KEYS[2]) end
-  elseif left == -2 or (type(left) == 'number' and left >= 0 and left < ttl) then
+    redis.pcall('PERSIST', KEYS[2])
+  elseif added == 1 and redis.pcall('ZCARD', KEYS[2]) == 1 then
     redis.pcall('PEXPIRE', KEYS[2], ttl)
+  else
+    redis.pcall('PEXPIRE', KEYS[2], ttl, 'GT')
   end
 end
 return {'stored', epoch, turns + 1}
