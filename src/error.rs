@@ -20,6 +20,9 @@ pub enum SessionError {
     /// No conversation id, and policy wants one: 400.
     #[error("the request names no conversation")]
     MissingConversation,
+    /// The conversation that the request names does not exist, and policy begins none: 404.
+    #[error("the request names a conversation that does not exist")]
+    UnknownConversation,
     /// The idempotency key cannot be taken: 400.
     #[error("idempotency key: {0}")]
     IdempotencyKey(#[source] IdentityError),

@@ -5,20 +5,24 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Timeout, timeout};
 use tower_service::Service;
+use tracing::field::display;
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
 use crate::body::{BoxError, ResponseBody};
+use crate::diagnostics::{Report, refused};
 use crate::error::SessionError;
 use crate::key::SessionKey;
-use crate::policy::{CommitOn, OnCommitFailure, OnDisconnect, OnLoadFailure};
+use crate::policy::{CommitOn, OnCommitFailure, OnDisconnect, OnLoadFailure, OnUnknown};
 use crate::session::{Backend, Chain, ChatSession, Commit, CommitResult, TurnGuard};
 use crate::store::{Loaded, Read, StoreError};
 use crate::turn::{TurnId, TurnStatus};
@@ -31,15 +35,25 @@ pub(crate) struct Begun {
     pub(crate) key: SessionKey,
     /// The turn's id, where the client named it by an idempotency key.
     pub(crate) client_id: Option<TurnId>,
-    /// The fresh conversation id that the client is to be told.
-    pub(crate) minted: Option<(HeaderName, HeaderValue)>,
+    /// Whether the conversation's id is fresh, of our making.
+    pub(crate) minted: bool,
+    /// How the client is told its conversation's id.
+    pub(crate) issued: Option<(HeaderName, HeaderValue)>,
     pub(crate) method: Method,
+    pub(crate) began: Instant,
 }
 
 /// What the response needs to know of its request.
 struct Told {
-    minted: Option<(HeaderName, HeaderValue)>,
     method: Method,
+    news: News,
+}
+
+/// What every response says of its session, in headers.
+#[derive(Default)]
+struct News {
+    issued: Option<(HeaderName, HeaderValue)>,
+    report: Option<Report>,
 }
 
 pin_project! {
@@ -65,7 +79,7 @@ pin_project! {
         /// The inner service is at work.
         Call { #[pin] future: F, guard: Option<TurnGuard>, told: Told },
         /// The head is ready, and the turn must be durable before it goes out.
-        Commit { commit: Commit, deliver: bool, response: Option<Res>, told: Told },
+        Commit { commit: Commit, deliver: bool, response: Option<Res>, news: News, began: Instant },
         /// The inner service is at work, without a session of ours.
         Pass { #[pin] future: F },
     }
@@ -90,8 +104,15 @@ where
     }
 
     pub(crate) fn load(begun: Begun, read: Read, request: Request<ReqBody>, service: S) -> Self {
-        let Backend { store, info, policy, .. } = &*begun.backend;
-        let span = tracing::debug_span!("session_load", store = info.name, session = %begun.key.hashed());
+        let Backend { store, info, policy, observer, .. } = &*begun.backend;
+        // The span around the request has the field if its maker declared it.
+        Span::current().record("gen_ai.conversation.id", display(observer.conversation(&begun.key)));
+        let span = tracing::debug_span!(
+            "session_load",
+            store = info.name,
+            session = %begun.key.hashed(),
+            gen_ai.conversation.id = %observer.conversation(&begun.key),
+        );
         let load = timeout(policy.deadlines.load, store.load_owned(begun.key.clone(), read)).instrument(span);
         Self { state: State::Load { load, waiting: Some(Waiting { begun, request, service }) } }
     }
@@ -111,7 +132,7 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Refuse { error } => {
                     let error = error.take().expect("a future is not polled after it was ready");
-                    return Poll::Ready(Ok(problem(error, None)));
+                    return Poll::Ready(Ok(problem(error, News::default())));
                 }
                 StateProj::Pass { future } => {
                     return Poll::Ready(ready!(future.poll(cx)).map(|response| response.map(ResponseBody::plain)));
@@ -123,12 +144,16 @@ where
                         waiting.take().expect("the state is replaced once the load is ready");
                     match begun.accept(loaded, &span) {
                         Ok(loaded) => begin(begun, loaded, request, service),
-                        Err(error) => return Poll::Ready(Ok(problem(error, begun.minted))),
+                        Err(error) => {
+                            let news = begun.news(None);
+                            return Poll::Ready(Ok(problem(error, news)));
+                        }
                     }
                 }
                 StateProj::Call { future, guard, told } => {
                     let response = ready!(future.poll(cx));
                     let guard = guard.take().expect("the state is replaced once the call is ready");
+                    let news = std::mem::take(&mut told.news);
                     let response = match response {
                         Ok(response) => response,
                         Err(error) => {
@@ -139,18 +164,22 @@ where
                     match Fate::of(&response, &told.method, &guard) {
                         Fate::CommitFirst => {
                             let deliver = guard.policy().on_commit_failure == OnCommitFailure::Deliver;
-                            let told = Told { minted: told.minted.take(), method: told.method.clone() };
-                            State::Commit { commit: guard.commit(), deliver, response: Some(response), told }
+                            let began = Instant::now();
+                            State::Commit { commit: guard.commit(), deliver, response: Some(response), news, began }
                         }
-                        fate => return Poll::Ready(Ok(fate.dress(response, guard, told.minted.take()))),
+                        fate => return Poll::Ready(Ok(news.tell(fate.dress(response, guard)))),
                     }
                 }
-                StateProj::Commit { commit, deliver, response, told } => {
+                StateProj::Commit { commit, deliver, response, news, began } => {
                     let result: CommitResult = ready!(Pin::new(commit).poll(cx));
+                    let mut news = std::mem::take(news);
+                    if let Some(report) = &mut news.report {
+                        report.commit = Some(began.elapsed());
+                    }
                     let response = response.take().expect("a future is not polled after it was ready");
                     return Poll::Ready(Ok(match result {
-                        Err(error) if !*deliver => problem(error, told.minted.take()),
-                        _ => tell(response.map(ResponseBody::plain), told.minted.take()),
+                        Err(error) if !*deliver => problem(error, news),
+                        _ => news.tell(response.map(ResponseBody::plain)),
                     }));
                 }
             };
@@ -169,10 +198,11 @@ fn begin<S, ReqBody>(
 where
     S: Service<Request<ReqBody>>,
 {
-    let Begun { backend, key, client_id, minted, method } = begun;
+    let news = begun.news(loaded.as_ref());
+    let Begun { backend, key, client_id, method, .. } = begun;
     let (session, guard) = ChatSession::begin(backend, key, client_id, loaded);
     request.extensions_mut().insert(session);
-    State::Call { future: service.call(request), guard: Some(guard), told: Told { minted, method } }
+    State::Call { future: service.call(request), guard: Some(guard), told: Told { method, news } }
 }
 
 impl Begun {
@@ -183,21 +213,40 @@ impl Begun {
         span: &Span,
     ) -> Result<Option<Loaded>, SessionError> {
         let _entered = span.enter();
-        let policy = &self.backend.policy;
+        let Backend { store, policy, observer, .. } = &*self.backend;
+        observer.pool(store);
         let error = match outcome {
             Ok(Ok(mut loaded)) => {
-                let bytes = || loaded.turns.iter().map(crate::turn::Turn::bytes).sum::<usize>();
-                tracing::debug!(outcome = "loaded", turns = loaded.turns.len(), bytes = bytes(), "history loaded");
                 // What broke off is not an answer: the retry runs again.
                 loaded.found = loaded.found.filter(|turn| turn.status() == TurnStatus::Complete);
-                return Ok(Some(loaded));
+                observer.loaded(&loaded, self.minted, self.began.elapsed());
+                let unknown = loaded.head.sequence == 0 && !self.minted;
+                return match policy.on_unknown {
+                    OnUnknown::Refuse if unknown => Err(SessionError::UnknownConversation),
+                    OnUnknown::Refuse | OnUnknown::Begin => Ok(Some(loaded)),
+                };
             }
             Ok(Err(error)) => SessionError::Load(Arc::new(error)),
             Err(_) => SessionError::LoadDeadline(policy.deadlines.load),
         };
         let degrade = policy.on_load_failure == OnLoadFailure::Degrade;
+        observer.not_loaded(&error, degrade, self.began.elapsed());
         tracing::error!(outcome = error.code(), error = %Chain(&error), degraded = degrade, "history not loaded");
         if degrade { Ok(None) } else { Err(error) }
+    }
+}
+
+impl Begun {
+    fn news(&self, loaded: Option<&Loaded>) -> News {
+        let report = || Report {
+            info: self.backend.info,
+            session: self.key.hashed(),
+            loaded: loaded.map(|loaded| (loaded.turns.len(), loaded.head)),
+            load: self.began.elapsed(),
+            commit: None,
+        };
+        let report = self.backend.observer.diagnostics.headers.then(report);
+        News { issued: self.issued.clone(), report }
     }
 }
 
@@ -231,17 +280,12 @@ impl Fate {
         if guard.no_writer_left() || is_never_polled(response, method) { Self::CommitFirst } else { Self::WithBody }
     }
 
-    fn dress<B>(
-        self,
-        response: Response<B>,
-        guard: TurnGuard,
-        minted: Option<(HeaderName, HeaderValue)>,
-    ) -> Response<ResponseBody<B>>
+    fn dress<B>(self, response: Response<B>, guard: TurnGuard) -> Response<ResponseBody<B>>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let response = match self {
+        match self {
             Self::Discard => {
                 guard.discard();
                 response.map(ResponseBody::plain)
@@ -258,8 +302,7 @@ impl Fate {
                     response.map(|body| ResponseBody::turn(body, promised, guard))
                 }
             }
-        };
-        tell(response, minted)
+        }
     }
 }
 
@@ -282,15 +325,27 @@ fn promised_bytes<B: Body>(response: &Response<B>) -> Option<u64> {
     header.or_else(|| response.body().size_hint().exact())
 }
 
-fn problem<B>(error: SessionError, minted: Option<(HeaderName, HeaderValue)>) -> Response<ResponseBody<B>> {
-    tell(error.into_problem().map(ResponseBody::full), minted)
+fn problem<B>(error: SessionError, news: News) -> Response<ResponseBody<B>> {
+    refused(error.code());
+    news.tell(error.into_problem().map(ResponseBody::full))
 }
 
-fn tell<B>(mut response: Response<B>, minted: Option<(HeaderName, HeaderValue)>) -> Response<B> {
-    if let Some((name, value)) = minted {
-        response.headers_mut().insert(name, value);
+impl News {
+    fn tell<B>(self, mut response: Response<B>) -> Response<B> {
+        let headers = response.headers_mut();
+        if let Some((name, value)) = self.issued {
+            // Cookies of others stand beside ours.
+            if name == SET_COOKIE {
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(report) = self.report {
+            report.write(headers);
+        }
+        response
     }
-    response
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>

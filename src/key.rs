@@ -447,6 +447,29 @@ mod tests {
         }
 
         #[test]
+        fn distinct_tenants_issuers_subjects_and_conversations_never_share_a_key(
+            a in (confusable(), confusable(), confusable(), "[ab~._-]{1,3}"),
+            b in (confusable(), confusable(), confusable(), "[ab~._-]{1,3}"),
+        ) {
+            let (ka, kb) = (of_token(&a), of_token(&b));
+            prop_assert_eq!(a == b, ka.encoded() == kb.encoded());
+            // The nearest neighbours of one key: each part swapped with, or moved into, the next.
+            let (tenant, issuer, subject, conversation) = a.clone();
+            let joined = format!("{issuer}/{subject}");
+            let near = [
+                of_token(&(issuer.clone(), tenant.clone(), subject.clone(), conversation.clone())),
+                of_token(&(tenant.clone(), subject.clone(), issuer.clone(), conversation.clone())),
+                key(Some(&tenant), Some(&[&joined]), &conversation),
+                key(Some(&tenant), Some(&[&subject]), &conversation),
+                key(None, Some(&[&tenant, &issuer, &subject]), &conversation),
+            ];
+            for (index, other) in near.iter().enumerate() {
+                let same = (index == 0 && tenant == issuer) || (index == 1 && issuer == subject);
+                prop_assert_eq!(same, ka.encoded() == other.encoded());
+            }
+        }
+
+        #[test]
         fn an_encoded_key_reads_back(a in parts()) {
             let key = build(&a);
             let back = SessionKey::decode(key.encoded()).unwrap();
@@ -461,6 +484,42 @@ mod tests {
                 prop_assert_eq!(key.encoded(), text);
             }
         }
+    }
+
+    /// Tenant, issuer, subject and conversation, as tokens give them.
+    fn of_token((tenant, issuer, subject, conversation): &(String, String, String, String)) -> SessionKey {
+        SessionKey::from_parts(
+            Some(Tenant::new(tenant).unwrap()),
+            Some(Subject::from_parts(&[issuer, subject]).unwrap()),
+            ConversationId::parse(conversation).unwrap(),
+        )
+    }
+
+    /// Texts that are easily taken for one another: separators, escapes and their escapes,
+    /// look-alikes, composed and decomposed letters, one character shifted between neighbours.
+    fn confusable() -> impl Strategy<Value = String> {
+        let pieces = [
+            "a",
+            "b",
+            "/",
+            ":",
+            "%",
+            "%2F",
+            "%25",
+            "%3A",
+            "|",
+            "é",
+            "e\u{301}",
+            "а",
+            "\u{200b}",
+            " ",
+            "\0",
+            "https://a.b",
+        ];
+        prop_oneof![
+            4 => proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 1..4).prop_map(|pieces| pieces.concat()),
+            1 => "[ab]{1,2}".prop_map(|text| text.repeat(120)),
+        ]
     }
 
     type Given = (Option<String>, Option<Vec<String>>, String);

@@ -8,11 +8,13 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_layer::Layer;
 
+use crate::diagnostics::{Diagnostics, Observer};
 use crate::identity::Identify;
+use crate::key::ConversationId;
 use crate::policy::{OnMissing, Policy};
 use crate::service::SessionMemory;
 use crate::session::{Backend, DrainError};
-use crate::store::{Durability, SharedStore, Sharing, Store};
+use crate::store::{SharedStore, Store};
 
 /// Gives every request of the inner service the conversation it belongs to.
 ///
@@ -64,22 +66,20 @@ impl SessionMemoryLayer {
     /// it and what it survives.
     pub fn new(store: impl Store, identify: impl Identify) -> Self {
         let store = SharedStore::new(store);
-        let layer = Self {
+        let info = store.info();
+        let observer = Observer::new(Diagnostics::default(), info, identify.describe());
+        observer.say_hello(identify.is_verified(), identify.flaw().as_deref());
+        let backend =
+            Backend { store, info, policy: Policy::default(), handover: Arc::default(), observer: Arc::new(observer) };
+        Self {
             shared: Arc::new(Settings {
-                backend: Arc::new(Backend {
-                    info: store.info(),
-                    store,
-                    policy: Policy::default(),
-                    handover: Arc::default(),
-                }),
+                backend: Arc::new(backend),
                 identify: Arc::new(identify),
                 idempotency: Some(HeaderName::from_static("idempotency-key")),
                 mint: None,
                 complained: AtomicBool::new(false),
             }),
-        };
-        layer.say_hello();
-        layer
+        }
     }
 
     /// The same layer, with the same store and background work, under another policy.
@@ -99,14 +99,30 @@ impl SessionMemoryLayer {
     /// [`PolicyError`] when the policy cannot be kept, such as a deadline of zero.
     pub fn with_policy(self, policy: Policy) -> Result<Self, PolicyError> {
         let mint = check(&policy)?;
-        let backend = &self.shared.backend;
-        let backend = Arc::new(Backend {
-            store: backend.store.clone(),
-            info: backend.info,
-            policy,
-            handover: backend.handover.clone(),
-        });
+        if let Some(header) = &mint
+            && self.shared.identify.issue(&ConversationId::random(), header).is_none()
+        {
+            return Err(PolicyError("the identity source does not issue ids in the header for minted ids"));
+        }
+        let backend = Arc::new(Backend { policy, ..Backend::clone(&self.shared.backend) });
         Ok(self.with(|settings| Settings { backend, mint, ..settings }))
+    }
+
+    /// The same layer with other diagnostics.
+    ///
+    /// ```
+    /// # use tower_session_memory::{identity::Header, Diagnostics, InMemory, SessionMemoryLayer};
+    /// # let memory = SessionMemoryLayer::new(InMemory::new(), Header::conversation("x-conversation-id"));
+    /// let mut diagnostics = Diagnostics::default();
+    /// diagnostics.headers = true;
+    /// let memory = memory.with_diagnostics(diagnostics);
+    /// ```
+    #[must_use]
+    pub fn with_diagnostics(self, diagnostics: Diagnostics) -> Self {
+        let backend = &self.shared.backend;
+        let observer = Arc::new(Observer::new(diagnostics, backend.info, self.shared.identify.describe()));
+        let backend = Arc::new(Backend { observer, ..Backend::clone(backend) });
+        self.with(|settings| Settings { backend, ..settings })
     }
 
     /// Reads the idempotency key from this header instead of `idempotency-key`; `None` reads none.
@@ -152,34 +168,6 @@ impl SessionMemoryLayer {
     /// How many turns are being settled in the background.
     pub fn pending(&self) -> usize {
         self.shared.backend.handover.len()
-    }
-
-    fn say_hello(&self) {
-        let info = self.shared.backend.info;
-        let identity = self.shared.identify.describe();
-        tracing::info!(
-            store = info.name,
-            shared = info.sharing.as_str(),
-            durable = info.durability.as_str(),
-            %identity,
-            "session memory is ready"
-        );
-        if info.sharing == Sharing::Process {
-            tracing::warn!(
-                store = info.name,
-                "sessions live in this process alone: a second instance does not see them"
-            );
-        }
-        if info.durability == Durability::Cache {
-            tracing::warn!(store = info.name, "sessions do not survive a restart");
-        }
-        if !self.shared.identify.is_verified() {
-            tracing::warn!(
-                %identity,
-                "nobody verifies whose conversation it is: whoever guesses an id reads the chat; \
-                 scope it by a verified subject, or say trusted_proxy()"
-            );
-        }
     }
 }
 

@@ -46,7 +46,8 @@
 //! extensions; [`ResponseFuture`] commits the turn before the head goes out where nobody can append any
 //! more, else [`ResponseBody`] holds the last frame until the turn is durable. Clients that leave,
 //! services that fail, stores that are away: [`Policy`] decides, and each of its defaults says what it
-//! costs. [`docs::architecture`] says why it is built this way.
+//! costs. [`docs::architecture`] says why it is built this way. When a chat forgets, read
+//! [`docs::why_is_my_history_empty`].
 //!
 //! # Features
 //! None is on by default: somebody who only wants one store does not compile another.
@@ -54,6 +55,9 @@
 //! | feature | gives |
 //! |---|---|
 //! | `axum` | extractors for `ChatSession` and `Option<ChatSession>` |
+//! | `jwt` | verified bearer tokens as identity; with it, who verifies signatures: `jwt-rust-crypto` or `jwt-aws-lc` (compiles C) |
+//! | `cookie` | signed or encrypted cookies as identity |
+//! | `metrics` | counters, gauges and histograms; see [`docs::metrics`] |
 //! | `sqlite` | `SqliteStore`, the embedded store (compiles SQLite) |
 //! | `conformance` | `store::conformance`, the suite for stores of your own |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -62,6 +66,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
+mod diagnostics;
 pub mod docs;
 mod error;
 mod future;
@@ -71,6 +76,8 @@ pub mod identity;
 mod json;
 mod key;
 mod layer;
+#[cfg(feature = "llm")]
+pub mod llm;
 mod message;
 mod policy;
 mod problem;
@@ -82,6 +89,7 @@ mod turn;
 #[cfg(feature = "axum")]
 pub use self::axum::SessionRejection;
 pub use self::body::ResponseBody;
+pub use self::diagnostics::Diagnostics;
 pub use self::error::{AppendError, SessionError};
 pub use self::future::ResponseFuture;
 pub use self::history::ChatHistory;
@@ -90,8 +98,8 @@ pub use self::key::{ConversationId, KeyError, Scope, SessionHash, SessionKey, Su
 pub use self::layer::{PolicyError, SessionMemoryLayer};
 pub use self::message::{Content, Message, MessageError, Role, ToolCall};
 pub use self::policy::{
-    CommitOn, Concurrency, Deadlines, Limits, OnCommitFailure, OnDisconnect, OnLoadFailure, OnMissing, Policy,
-    Retention, Roles, Window,
+    CommitOn, Concurrency, Deadlines, Limits, OnCommitFailure, OnDisconnect, OnLoadFailure, OnMissing, OnUnknown,
+    Policy, Retention, Roles, Window,
 };
 pub use self::service::SessionMemory;
 pub use self::session::{ChatSession, Committed, Draft, DrainError};

@@ -21,6 +21,9 @@ pub struct Policy {
     /// A request without a conversation id. Default: [`OnMissing::Reject`]; it costs every client
     /// the work of choosing an id.
     pub on_missing: OnMissing,
+    /// A conversation that does not exist yet. Default: [`OnUnknown::Begin`]; it costs that a client's
+    /// misspelt id looks like an empty chat.
+    pub on_unknown: OnUnknown,
     /// The store cannot be read. Default: [`OnLoadFailure::Reject`]; it costs availability while
     /// the store is away, and never lets an outage look like an empty chat.
     pub on_load_failure: OnLoadFailure,
@@ -56,6 +59,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             on_missing: OnMissing::Reject,
+            on_unknown: OnUnknown::Begin,
             on_load_failure: OnLoadFailure::Reject,
             on_commit_failure: OnCommitFailure::Fail,
             on_disconnect: OnDisconnect::Keep,
@@ -77,14 +81,27 @@ impl Default for Policy {
 pub enum OnMissing {
     /// Answer 400.
     Reject,
-    /// Begin a session under a fresh random id and tell the client in this response header.
-    /// Costs a new session for every client that does not send the id back.
+    /// Begin a session under a fresh random id and tell the client in this response header, before
+    /// the body. Costs a new session for every client that does not send the id back.
     Mint {
-        /// The response header that carries the id, such as `x-conversation-id`.
+        /// The response header that carries the id, such as `x-conversation-id`, or `set-cookie`
+        /// for a [`Cookie`](crate::identity) source. The source decides on the form:
+        /// [`Signed`](crate::identity::Signed) ids come signed.
         header: &'static str,
     },
     /// Call the inner service without a [`ChatSession`](crate::ChatSession).
     Bypass,
+}
+
+/// What becomes of a request that names a conversation without a turn: one that was never begun,
+/// was deleted, has expired, or is somebody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnknown {
+    /// It begins with this request.
+    Begin,
+    /// Answer 404. Conversations begin only by [`OnMissing::Mint`], or by appending to the store.
+    Refuse,
 }
 
 /// What becomes of a request whose history cannot be read.

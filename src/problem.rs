@@ -19,6 +19,8 @@ struct Problem {
     code: &'static str,
 }
 
+const UNKNOWN: &str = "There is no such conversation.";
+
 impl SessionError {
     /// The status that a client is answered with.
     pub fn status(&self) -> StatusCode {
@@ -38,6 +40,8 @@ impl SessionError {
                 IdentityFault::Unauthenticated | IdentityFault::Refused => {
                     (S::UNAUTHORIZED, "unauthenticated", "The request does not say who is asking.")
                 }
+                IdentityFault::Token(_) => (S::UNAUTHORIZED, "invalid_token", "The token does not say who is asking."),
+                IdentityFault::NotIssued => (S::NOT_FOUND, "unknown_conversation", UNKNOWN),
                 IdentityFault::Disagreement => {
                     (S::BAD_REQUEST, "identity_disagreement", "The request names two different conversations.")
                 }
@@ -46,6 +50,7 @@ impl SessionError {
             Self::MissingConversation => {
                 (S::BAD_REQUEST, "missing_conversation", "The request does not name a conversation.")
             }
+            Self::UnknownConversation => (S::NOT_FOUND, "unknown_conversation", UNKNOWN),
             Self::IdempotencyKey(_) => {
                 (S::BAD_REQUEST, "bad_idempotency_key", "The idempotency key is not in the right form.")
             }
@@ -103,6 +108,11 @@ impl SessionError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // What a session's request was refused with is nobody else's answer.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 6750: no error is named to those who brought no token.
+            let challenge = if code == "invalid_token" { r#"Bearer error="invalid_token""# } else { "Bearer" };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

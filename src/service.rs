@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
@@ -77,19 +78,20 @@ impl Settings {
             return Err(SessionError::Overloaded);
         }
         let mut identity = self.identify.identify(parts)?;
-        let mut minted = None;
-        if identity.conversation.is_none() {
-            match (backend.policy.on_missing, &self.mint) {
-                (OnMissing::Bypass, _) => return Ok(Verdict::Bypass),
-                (OnMissing::Mint { .. }, Some(header)) => {
-                    let id = ConversationId::random();
-                    let value = HeaderValue::from_str(id.as_str()).expect("its alphabet is visible ASCII");
-                    minted = Some((header.clone(), value));
-                    identity.conversation = Some(id);
-                }
-                _ => return Err(SessionError::MissingConversation),
+        let minted = identity.conversation.is_none();
+        if minted {
+            match backend.policy.on_missing {
+                OnMissing::Bypass => return Ok(Verdict::Bypass),
+                OnMissing::Mint { .. } => identity.conversation = Some(ConversationId::random()),
+                OnMissing::Reject => return Err(SessionError::MissingConversation),
             }
         }
+        let issued = match (&self.mint, &identity.conversation) {
+            (Some(header), Some(id)) if minted || identity.renew => {
+                self.identify.issue(id, header).map(|value| (header.clone(), value))
+            }
+            _ => None,
+        };
         let key = identity.into_key().ok_or(SessionError::MissingConversation)?;
         let client_id = match &self.idempotency {
             Some(name) => idempotency_key(&parts.headers, name)
@@ -99,7 +101,9 @@ impl Settings {
         };
         let mut read = Read::new(backend.policy.window);
         read.find = client_id;
-        let begun = Begun { backend: backend.clone(), key, client_id, minted, method: parts.method.clone() };
+        let began = Instant::now();
+        let method = parts.method.clone();
+        let begun = Begun { backend: backend.clone(), key, client_id, minted, issued, method, began };
         Ok(Verdict::Load(begun, read))
     }
 }

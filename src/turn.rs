@@ -117,6 +117,8 @@ struct Inner {
     /// Milliseconds since 1970-01-01 UTC.
     at: u64,
     status: TurnStatus,
+    /// JSON text.
+    note: Option<Box<str>>,
     messages: Vec<Message>,
     bytes: usize,
 }
@@ -148,12 +150,22 @@ impl Turn {
     /// A turn that happened at this time, kept in whole milliseconds.
     pub fn at_time(id: TurnId, status: TurnStatus, messages: Vec<Message>, at: SystemTime) -> Self {
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        Self::build(id, status, messages, at)
+        Self::build(id, status, messages, at, None)
     }
 
-    fn build(id: TurnId, status: TurnStatus, messages: Vec<Message>, at: u64) -> Self {
+    fn build(id: TurnId, status: TurnStatus, messages: Vec<Message>, at: u64, note: Option<Box<str>>) -> Self {
         let bytes = messages.iter().map(Message::len).sum();
-        Self(Arc::new(Inner { id, at, status, messages, bytes }))
+        Self(Arc::new(Inner { id, at, status, note, messages, bytes }))
+    }
+
+    /// The same turn with a note beside its messages; see [`Turn::note`].
+    #[must_use]
+    pub fn with_note(self, note: Option<&RawValue>) -> Self {
+        if note.is_none() && self.0.note.is_none() {
+            return self;
+        }
+        let Inner { id, at, status, messages, .. } = &*self.0;
+        Self::build(*id, *status, messages.clone(), *at, note.map(|note| note.get().into()))
     }
 
     /// The id under which it is stored.
@@ -176,6 +188,12 @@ impl Turn {
         &self.0.messages
     }
 
+    /// What a layer on top keeps beside the messages, as raw JSON: never shown to a model, written
+    /// by [`ChatSession::annotate`](crate::ChatSession::annotate).
+    pub fn note(&self) -> Option<&str> {
+        self.0.note.as_deref()
+    }
+
     /// Size of all messages' JSON in bytes: what windows, limits and retention count.
     pub fn bytes(&self) -> usize {
         self.0.bytes
@@ -188,16 +206,22 @@ impl Turn {
     /// {"v":1,"id":"<32 hex>","at":<ms since 1970>,"status":"complete","messages":[...],"sum":"<16 hex>"}
     /// ```
     ///
+    /// A turn with a note has `"note":...` before its messages.
     /// Messages stand in it byte for byte. `sum` is a checksum over the session's key and all
     /// that comes before it, so a damaged record, or one of another session, is noticed.
     pub fn to_record(&self, session: &SessionKey) -> Vec<u8> {
         use std::io::Write;
-        let Inner { id, at, status, messages, bytes } = &*self.0;
-        let mut record = Vec::with_capacity(bytes + messages.len() + 160);
+        let Inner { id, at, status, note, messages, bytes } = &*self.0;
+        let mut record = Vec::with_capacity(bytes + messages.len() + note.as_ref().map_or(0, |note| note.len()) + 168);
         let version = Self::RECORD_VERSION;
         let status = status.as_str();
-        write!(record, r#"{{"v":{version},"id":"{id}","at":{at},"status":"{status}","messages":["#)
+        write!(record, r#"{{"v":{version},"id":"{id}","at":{at},"status":"{status}""#)
             .expect("writing to a Vec cannot fail");
+        if let Some(note) = note {
+            record.extend_from_slice(br#","note":"#);
+            record.extend_from_slice(note.as_bytes());
+        }
+        record.extend_from_slice(br#","messages":["#);
         for (index, message) in messages.iter().enumerate() {
             if index > 0 {
                 record.push(b',');
@@ -220,6 +244,8 @@ impl Turn {
             id: &'a str,
             at: u64,
             status: &'a str,
+            #[serde(borrow, default)]
+            note: Option<&'a RawValue>,
             #[serde(borrow)]
             messages: Vec<&'a RawValue>,
         }
@@ -246,7 +272,8 @@ impl Turn {
             .map(|raw| Message::stored(record.slice_ref(raw.get().as_bytes())).map_err(|_| RecordError::Corrupt))
             .collect::<Result<_, _>>()?;
         let id = TurnId::parse(parsed.id).ok_or(RecordError::Corrupt)?;
-        Ok(Self::build(id, status, messages, parsed.at))
+        let note = parsed.note.map(|note| note.get().into());
+        Ok(Self::build(id, status, messages, parsed.at, note))
     }
 }
 
@@ -361,10 +388,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_reads_back(texts in proptest::collection::vec(".{0,20}", 0..5), id: [u8; 16], at in 0..u64::from(u32::MAX)) {
-            let messages = texts.iter().map(Message::user).collect();
+            let messages: Vec<_> = texts.iter().map(Message::user).collect();
             let at = UNIX_EPOCH + Duration::from_millis(at);
             let turn = Turn::at_time(TurnId::from_bytes(id), TurnStatus::Interrupted, messages, at);
+            let note = RawValue::from_string(format!(r#"{{"at": {}}}"#, texts.len())).unwrap();
+            let turn = turn.with_note(texts.first().map(|_| &*note));
             let back = Turn::from_record(&session("a"), turn.to_record(&session("a"))).unwrap();
+            prop_assert_eq!(back.note(), turn.note());
             prop_assert_eq!(&back, &turn);
             prop_assert_eq!(back.bytes(), turn.bytes());
         }

@@ -5,3 +5,9 @@ pub mod architecture {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+
+#[doc = include_str!("why-is-my-history-empty.md")]
+pub mod why_is_my_history_empty {}

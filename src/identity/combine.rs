@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use super::{Identify, Identity, IdentityError, IdentityFault};
+use crate::key::ConversationId;
 
 /// Whose, from one source, and which conversation, from another.
 ///
@@ -35,6 +37,7 @@ impl<O: Identify, C: Identify> Identify for Scoped<O, C> {
             tenant: either(owner.tenant, inner.tenant).ok_or_else(disagree)?,
             subject: either(owner.subject, inner.subject).ok_or_else(disagree)?,
             conversation: either(owner.conversation, inner.conversation).ok_or_else(disagree)?,
+            renew: owner.renew || inner.renew,
         })
     }
 
@@ -42,8 +45,17 @@ impl<O: Identify, C: Identify> Identify for Scoped<O, C> {
         Cow::Owned(format!("{} scoping {}", self.owner.describe(), self.conversation.describe()))
     }
 
+    /// The key has all parts: one that cannot be claimed or guessed is enough.
     fn is_verified(&self) -> bool {
-        self.owner.is_verified()
+        self.owner.is_verified() || self.conversation.is_verified()
+    }
+
+    fn issue(&self, id: &ConversationId, header: &HeaderName) -> Option<HeaderValue> {
+        self.conversation.issue(id, header)
+    }
+
+    fn flaw(&self) -> Option<Cow<'static, str>> {
+        self.owner.flaw().or_else(|| self.conversation.flaw())
     }
 }
 
@@ -78,8 +90,9 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
         if first.is_none() {
             return Ok(second);
         }
-        if second.is_none() || first == second {
-            return Ok(first);
+        let renew = first.renew || second.renew;
+        if second.is_none() || (Identity { renew, ..first.clone() }) == (Identity { renew, ..second }) {
+            return Ok(Identity { renew, ..first });
         }
         Err(IdentityError::new(self.describe(), IdentityFault::Disagreement))
     }
@@ -90,5 +103,13 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
 
     fn is_verified(&self) -> bool {
         self.first.is_verified() && self.second.is_verified()
+    }
+
+    fn issue(&self, id: &ConversationId, header: &HeaderName) -> Option<HeaderValue> {
+        self.first.issue(id, header).or_else(|| self.second.issue(id, header))
+    }
+
+    fn flaw(&self) -> Option<Cow<'static, str>> {
+        self.first.flaw().or_else(|| self.second.flaw())
     }
 }

@@ -44,4 +44,51 @@ pub enum IdentityFault {
     /// Credentials that were checked and found wanting. The client is told 401.
     #[error("was refused")]
     Refused,
+    /// A token that does not say who is asking. The client is told 401.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    /// A conversation id that this server did not issue, where it takes no others. The client is
+    /// told 404.
+    #[error("was not issued by this server")]
+    NotIssued,
+}
+
+/// What is wrong with a token. For the log: clients are told only that it is invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenFault {
+    /// Not `Bearer`, one space and a signed token of three parts with a JSON object in it; or a
+    /// claim is named twice.
+    #[error("is malformed")]
+    Malformed,
+    /// Longer than a token may be.
+    #[error("is longer than a token may be")]
+    TooLong,
+    /// Signed with an algorithm that is not on the list.
+    #[error("has an algorithm that is not allowed")]
+    Algorithm,
+    /// A token of another kind.
+    #[error("is a token of another type")]
+    Type,
+    /// Names a key that is not known, or none where there are several.
+    #[error("names no known key")]
+    UnknownKey,
+    /// Signed by somebody else, or changed since.
+    #[error("has a signature that does not verify")]
+    Signature,
+    /// A claim is missing, of the wrong type, empty or out of range.
+    #[error("has no proper claim `{0}`")]
+    Claim(&'static str),
+    /// Its time is over.
+    #[error("has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("is not valid yet")]
+    NotYetValid,
+    /// Issued by somebody else.
+    #[error("is of another issuer")]
+    Issuer,
+    /// Meant for somebody else.
+    #[error("is for another audience")]
+    Audience,
 }

@@ -21,6 +21,33 @@ pub struct Header {
     trusted: bool,
 }
 
+/// Headers that name a request, a trace or a moment, never a conversation.
+const PER_REQUEST: [&str; 23] = [
+    "b3",
+    "cf-ray",
+    "date",
+    "idempotency-key",
+    "request-id",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "uber-trace-id",
+    "x-amz-cf-id",
+    "x-amz-request-id",
+    "x-amzn-requestid",
+    "x-amzn-trace-id",
+    "x-b3-spanid",
+    "x-b3-traceid",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-datadog-parent-id",
+    "x-datadog-trace-id",
+    "x-ms-request-id",
+    "x-request-id",
+    "x-request-start",
+    "x-trace-id",
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Tenant,
@@ -97,5 +124,11 @@ impl Identify for Header {
 
     fn is_verified(&self) -> bool {
         self.trusted && self.part != Part::Conversation
+    }
+
+    fn flaw(&self) -> Option<Cow<'static, str>> {
+        let per_request = PER_REQUEST.contains(&self.name.as_str());
+        per_request
+            .then(|| "this header is new with every request by its nature: no session is ever found again".into())
     }
 }

@@ -3,9 +3,13 @@
 //! | source | what it reads |
 //! |---|---|
 //! | [`Header`] | one header, as conversation, subject or tenant |
+//! | [`Path`], [`Query`] | a segment of the path, a query parameter, as conversation |
+//! | `Cookie` (feature `cookie`) | a signed or encrypted cookie, as conversation |
+//! | `Jwt` (feature `jwt`) | a verified bearer token, as subject and tenant |
 //! | [`Extension`] | what an outer authentication layer left in the request extensions |
 //! | [`Scoped`] | a subject from one source, the conversation from another |
 //! | [`Or`] | the first of two sources that finds something; disagreement is refused |
+//! | [`Signed`] | another source, but only ids that this server issued |
 //! | a closure | anything |
 //!
 //! A conversation id that a client chooses is a *reference*, not a capability: scope it by a subject
@@ -33,21 +37,37 @@
 
 use std::borrow::Cow;
 
+use http::header::SET_COOKIE;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use crate::key::{ConversationId, SessionKey, Subject, Tenant};
 
 mod combine;
+#[cfg(feature = "cookie")]
+mod cookie;
 mod error;
 mod extension;
 mod header;
 mod idempotency;
+#[cfg(feature = "jwt")]
+pub mod jwt;
+mod secrets;
+mod signed;
+mod uri;
 
 pub use self::combine::{Or, Scoped};
-pub use self::error::{IdentityError, IdentityFault};
+#[cfg(feature = "cookie")]
+pub use self::cookie::Cookie;
+pub use self::error::{IdentityError, IdentityFault, TokenFault};
 pub use self::extension::Extension;
 pub use self::header::Header;
 pub(crate) use self::idempotency::idempotency_key;
+#[cfg(feature = "jwt")]
+pub use self::jwt::{Algorithm, Jwt, JwtBuilder, JwtError, JwtKeys};
+pub use self::secrets::{SecretTooShort, Secrets};
+pub use self::signed::Signed;
+pub use self::uri::{Path, Query, TemplateError};
 
 /// What a request's head says of whose conversation it is. Any part may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +79,8 @@ pub struct Identity {
     pub subject: Option<Subject>,
     /// The conversation.
     pub conversation: Option<ConversationId>,
+    /// Whether the client is to be told the id again, in its newest form.
+    pub(crate) renew: bool,
 }
 
 impl Identity {
@@ -120,6 +142,23 @@ pub trait Identify: Send + Sync + 'static {
     /// can send it.
     fn is_verified(&self) -> bool {
         false
+    }
+
+    /// What a response header of this name tells a client, so that its next request names this
+    /// conversation: for fresh ids, see [`OnMissing::Mint`](crate::OnMissing::Mint). `None` when the
+    /// source does not issue ids in such a header. By default the bare id, in any header but
+    /// `set-cookie`.
+    fn issue(&self, id: &ConversationId, header: &HeaderName) -> Option<HeaderValue> {
+        if header == SET_COOKIE {
+            return None;
+        }
+        HeaderValue::from_str(id.as_str()).ok()
+    }
+
+    /// Why no session can be found again by this source, for an error at start-up: it reads a header
+    /// that is new with every request, for one.
+    fn flaw(&self) -> Option<Cow<'static, str>> {
+        None
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -106,11 +107,12 @@ fn drive(shared: &Arc<Shared>, buffer: Buffer, status: TurnStatus) -> Option<Dri
     // An interrupted turn must not use up the client's idempotency key: the retry that the client
     // will make is to be run and stored whole.
     let id = if status == TurnStatus::Interrupted && shared.id_is_clients { TurnId::random() } else { shared.id };
-    let turn = Turn::new(id, status, buffer.messages);
+    let turn = Turn::new(id, status, buffer.messages).with_note(buffer.note.as_deref());
     let span = tracing::debug_span!(
         "session_commit",
         store = shared.backend.info.name,
         session = %shared.key.hashed(),
+        gen_ai.conversation.id = %shared.backend.observer.conversation(&shared.key),
         messages = turn.messages().len(),
         bytes = turn.bytes(),
         status = status.as_str(),
@@ -145,12 +147,16 @@ async fn append(shared: &Shared, turn: Turn) -> CommitResult {
     let mut append =
         Append::unconditional(turn).concurrency(policy.concurrency).ttl(policy.ttl).retention(policy.retention);
     append.expected = shared.expected;
+    let (turn, began) = ((append.turn.status(), append.turn.bytes()), Instant::now());
+    // A client's id was looked for in the load and any other is fresh: only later turns can have it.
+    append.searched = shared.expected.is_some() && shared.replay.is_none();
     let stored = timeout(policy.deadlines.commit, backend.store.append_owned(shared.key.clone(), append)).await;
     let result = match stored {
         Ok(Ok(appended)) => Ok(committed(shared.expected, appended)),
         Ok(Err(error)) => Err(SessionError::Commit(Arc::new(error))),
         Err(_) => Err(SessionError::CommitDeadline(policy.deadlines.commit)),
     };
+    backend.observer.committed(outcome(&result), result.is_ok(), turn, began.elapsed());
     report(&result);
     result
 }
@@ -163,18 +169,28 @@ fn committed(expected: Option<Head>, appended: Appended) -> Committed {
     }
 }
 
-fn report(result: &CommitResult) {
+/// The word that logs and metrics use.
+fn outcome(result: &CommitResult) -> &'static str {
     match result {
-        Ok(Committed::Stored { rebased, .. }) => tracing::debug!(outcome = "stored", rebased, "turn committed"),
-        Ok(Committed::Duplicate { .. }) => tracing::info!(outcome = "duplicate", "turn was stored before"),
+        Ok(Committed::Stored { rebased: false, .. }) => "stored",
+        Ok(Committed::Stored { rebased: true, .. }) => "rebased",
+        Ok(Committed::Duplicate { .. }) => "duplicate",
+        Ok(Committed::Nothing) => "nothing",
+        Err(SessionError::Commit(error)) => error.kind().as_str(),
+        Err(error) => error.code(),
+    }
+}
+
+fn report(result: &CommitResult) {
+    let outcome = outcome(result);
+    match result {
+        Ok(Committed::Stored { .. }) => tracing::debug!(outcome, "turn committed"),
+        Ok(Committed::Duplicate { .. }) => tracing::info!(outcome, "turn was stored before"),
         Ok(Committed::Nothing) => {}
         Err(SessionError::Commit(error)) if error.kind() == ErrorKind::Conflict => {
-            tracing::info!(outcome = error.kind().as_str(), "turn refused: the session moved on");
+            tracing::info!(outcome, "turn refused: the session moved on");
         }
-        Err(SessionError::Commit(error)) => {
-            tracing::error!(outcome = error.kind().as_str(), error = %Chain(error), "turn not committed");
-        }
-        Err(error) => tracing::error!(outcome = error.code(), %error, "turn not committed"),
+        Err(error) => tracing::error!(outcome, error = %Chain(error), "turn not committed"),
     }
 }
 

@@ -139,10 +139,14 @@ impl Shared {
     }
 
     pub(super) fn hand_over(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let registered = self.backend.handover.register(self.key.hashed());
-        let taken = self.backend.handover.spawn(async move {
+        let Backend { handover, observer, .. } = &*self.backend;
+        let registered = handover.register(self.key.hashed());
+        observer.handed_over(handover.len());
+        let backend = self.backend.clone();
+        let taken = handover.spawn(async move {
             work.await;
             drop(registered);
+            backend.observer.pending(backend.handover.len());
         });
         if !taken {
             tracing::error!(session = %self.key.hashed(), outcome = "lost", "turn dropped outside of a runtime");

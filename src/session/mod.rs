@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 mod commit;
 mod draft;
 mod guard;
@@ -22,21 +24,23 @@ pub use self::handover::DrainError;
 pub(crate) use self::handover::HandOver;
 
 use self::pending::Pending;
+use crate::diagnostics::Observer;
 use crate::error::{AppendError, SessionError};
 use crate::history::ChatHistory;
 use crate::key::SessionKey;
 use crate::message::Message;
-use crate::policy::{Policy, Roles};
+use crate::policy::{OnDisconnect, Policy, Roles};
 use crate::store::{Loaded, SharedStore, StoreInfo};
 use crate::turn::{Head, Turn, TurnId, TurnStatus};
 
 /// What all requests of a layer share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backend {
     pub(crate) store: SharedStore,
     pub(crate) info: StoreInfo,
     pub(crate) policy: Policy,
     pub(crate) handover: Arc<HandOver>,
+    pub(crate) observer: Arc<Observer>,
 }
 
 /// A conversation as one request sees it: the history to read, and the turn it adds.
@@ -89,11 +93,15 @@ pub(crate) struct Shared {
 struct Buffer {
     messages: Vec<Message>,
     bytes: usize,
+    note: Option<Box<RawValue>>,
     /// Why the turn cannot be whole any more.
     refused: Option<AppendError>,
 }
 
 impl ChatSession {
+    /// The most bytes of a turn's note.
+    pub const MAX_NOTE: usize = 8 << 10;
+
     /// A session for one request, and the guard that will settle its turn. `loaded` is `None` when
     /// policy went on without the store.
     pub(crate) fn begin(
@@ -137,12 +145,22 @@ impl ChatSession {
         self.shared().id
     }
 
+    /// Whether the client named this turn by an idempotency key, so that a retry will find it.
+    pub fn is_named_by_client(&self) -> bool {
+        self.shared().id_is_clients
+    }
+
     /// The turn that an earlier attempt of this very request stored: a client that repeats its
     /// idempotency key is to be answered from it, not by the model again.
     ///
     /// An interrupted turn is not replayed: the retry runs and is stored whole.
     pub fn replay(&self) -> Option<&Turn> {
         self.shared().replay.as_ref()
+    }
+
+    /// The policy of the layer that the request came through.
+    pub fn policy(&self) -> &Policy {
+        &self.shared().backend.policy
     }
 
     /// Whether the store could not be read and policy went on without it: the history is empty
@@ -176,6 +194,21 @@ impl ChatSession {
         appended.unwrap_or(Err(AppendError::Sealed))
     }
 
+    /// Keeps a note beside the turn's messages, in place of an earlier one: for layers on top, to read
+    /// back with [`Turn::note`]. Never shown to a model. A turn without messages is not stored, whatever
+    /// its note.
+    ///
+    /// # Errors
+    /// [`AppendError::Sealed`] once the turn is settled; [`AppendError::MessageTooLarge`] for a note
+    /// of more than [`ChatSession::MAX_NOTE`] bytes, and then the turn has no note.
+    pub fn annotate(&self, note: Option<Box<RawValue>>) -> Result<(), AppendError> {
+        let bytes = note.as_ref().map_or(0, |note| note.get().len());
+        let fits = bytes <= Self::MAX_NOTE;
+        let note = note.filter(|_| fits);
+        self.shared().pending.with_open(|buffer| buffer.note = note).ok_or(AppendError::Sealed)?;
+        if fits { Ok(()) } else { Err(AppendError::MessageTooLarge { bytes, limit: Self::MAX_NOTE }) }
+    }
+
     /// Notes that the turn lacks something, so that it is not stored as if it were whole.
     fn refuse(&self, refused: AppendError) -> AppendError {
         self.shared().pending.with_open(|buffer| buffer.refused.get_or_insert_with(|| refused.clone()).clone());
@@ -206,6 +239,21 @@ impl ChatSession {
     /// Once polled, the commit runs to its end, in the background if this future is dropped.
     pub async fn commit(&self) -> Result<Committed, SessionError> {
         Commit::begin(self.0.shared.clone(), TurnStatus::Complete).await
+    }
+
+    /// As [`ChatSession::commit`], for a reply that broke off although the response will end in order:
+    /// the turn is kept as interrupted, or discarded where policy says so of interrupted turns.
+    ///
+    /// # Errors
+    /// As [`ChatSession::commit`].
+    ///
+    /// # Cancellation
+    /// As [`ChatSession::commit`].
+    pub async fn commit_interrupted(&self) -> Result<Committed, SessionError> {
+        if self.policy().on_disconnect == OnDisconnect::Discard {
+            self.discard();
+        }
+        Commit::begin(self.0.shared.clone(), TurnStatus::Interrupted).await
     }
 }
 

@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
+//! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
 //! | `PostgresStore` | `postgres` | durability and audit: rows that psql can read |
 //! | `DynamoDbStore` | `dynamodb` | serverless: nothing is left to do after the response |
-//! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
@@ -48,7 +48,8 @@ pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub use self::types::{
-    Append, Appended, Cursor, Deleted, Durability, Loaded, Page, Read, SessionEntry, SessionPage, Sharing, StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Loaded, Page, PoolState, Read, SessionEntry, SessionPage, Sharing,
+    StoreInfo,
 };
 
 use crate::key::{Scope, SessionKey};
@@ -99,6 +100,12 @@ use crate::turn::Head;
 pub trait Store: Debug + Send + Sync + 'static {
     /// What this store is. Cheap: it is asked for every commit.
     fn info(&self) -> StoreInfo;
+
+    /// The store's pool of connections, if it has one; for metrics. Cheap: it is asked for every
+    /// load where somebody counts.
+    fn pool(&self) -> Option<PoolState> {
+        None
+    }
 
     /// Loads the newest turns that fit [`Read::window`], oldest first, with the head they were read
     /// at, as of one moment.

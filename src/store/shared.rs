@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Append, Appended, Deleted, Loaded, Page, Read, SessionPage, Store, StoreError, StoreInfo};
+use super::{Append, Appended, Deleted, Loaded, Page, PoolState, Read, SessionPage, Store, StoreError, StoreInfo};
 use crate::key::{Scope, SessionKey};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -39,6 +39,7 @@ impl fmt::Debug for SharedStore {
 /// outlive the request that made it.
 trait Erased: fmt::Debug + Send + Sync {
     fn info(&self) -> StoreInfo;
+    fn pool(&self) -> Option<PoolState>;
     fn load(self: Arc<Self>, key: SessionKey, read: Read) -> BoxFuture<Loaded>;
     fn append(self: Arc<Self>, key: SessionKey, append: Append) -> BoxFuture<Appended>;
     fn delete(self: Arc<Self>, key: SessionKey) -> BoxFuture<Deleted>;
@@ -49,6 +50,10 @@ trait Erased: fmt::Debug + Send + Sync {
 impl<S: Store> Erased for S {
     fn info(&self) -> StoreInfo {
         Store::info(self)
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Store::pool(self)
     }
 
     fn load(self: Arc<Self>, key: SessionKey, read: Read) -> BoxFuture<Loaded> {
@@ -75,6 +80,10 @@ impl<S: Store> Erased for S {
 impl Store for SharedStore {
     fn info(&self) -> StoreInfo {
         self.0.info()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.0.pool()
     }
 
     fn load(&self, key: &SessionKey, read: &Read) -> impl Future<Output = Result<Loaded, StoreError>> + Send {

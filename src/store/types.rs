@@ -34,6 +34,23 @@ impl StoreInfo {
     }
 }
 
+/// The connections of a store that keeps a pool of them, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolState {
+    /// Open connections, those at work included.
+    pub open: u32,
+    /// Open connections that nobody uses.
+    pub idle: u32,
+}
+
+impl PoolState {
+    /// This many connections are open, and of them this many idle.
+    pub const fn new(open: u32, idle: u32) -> Self {
+        Self { open, idle }
+    }
+}
+
 /// Who sees the same sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]

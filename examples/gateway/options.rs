@@ -1,0 +1,53 @@
+//! The command line.
+
+use std::time::Duration;
+
+pub(crate) const HELP: &str = "\
+A reverse proxy that gives any LLM endpoint a memory.
+
+  --upstream URL       where requests go: https://host/base, or demo: for a scripted model
+  --listen ADDR        default 127.0.0.1:8090
+  --store STORE        memory: or sqlite:PATH; default memory:
+  --window-tokens N    the most tokens of history that a model is shown; default: no limit
+  --silence SECONDS    how long the upstream may say nothing; default 120
+  --help
+
+Identity: the headers x-user-id (set by a proxy in front) and x-conversation-id.
+Health: GET /healthz (the process), GET /readyz (the store too).";
+
+pub(crate) struct Options {
+    pub(crate) upstream: String,
+    pub(crate) listen: String,
+    pub(crate) store: String,
+    pub(crate) window_tokens: Option<usize>,
+    pub(crate) silence: Duration,
+}
+
+impl Options {
+    /// `None` when help was asked for.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut options = Self {
+            upstream: String::new(),
+            listen: "127.0.0.1:8090".to_owned(),
+            store: "memory:".to_owned(),
+            window_tokens: None,
+            silence: Duration::from_secs(120),
+        };
+        while let Some(name) = arguments.next() {
+            if name == "--help" || name == "-h" {
+                return Ok(None);
+            }
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+            let number = || value.parse::<u32>().map_err(|_| format!("{name} {value}: a number, please"));
+            match &*name {
+                "--upstream" => options.upstream = value,
+                "--listen" => options.listen = value,
+                "--store" => options.store = value,
+                "--window-tokens" => options.window_tokens = Some(number()? as usize),
+                "--silence" => options.silence = Duration::from_secs(u64::from(number()?.max(1))),
+                _ => return Err(format!("{name}: no such option")),
+            }
+        }
+        if options.upstream.is_empty() { Err("--upstream is missing".to_owned()) } else { Ok(Some(options)) }
+    }
+}

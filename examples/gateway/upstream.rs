@@ -1,0 +1,174 @@
+//! Where requests go: a real endpoint, or the scripted model.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::{Instant, Sleep, sleep};
+use tower::Service;
+
+use super::demo;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
+
+#[derive(Clone)]
+pub(crate) enum Upstream {
+    Demo,
+    Real { base: Uri, silence: Duration, client: Client<HttpsConnector<HttpConnector>, BoxBody> },
+}
+
+impl Upstream {
+    pub(crate) fn new(upstream: &str, silence: Duration) -> Result<Self, BoxError> {
+        if upstream == "demo:" {
+            return Ok(Self::Demo);
+        }
+        let base: Uri = upstream.parse().map_err(|error| format!("--upstream {upstream}: {error}"))?;
+        if base.scheme().is_none() {
+            return Err(format!("--upstream {upstream}: it must begin with http:// or https://").into());
+        }
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new()).build(https);
+        Ok(Self::Real { base, silence, client })
+    }
+}
+
+impl<B> Service<Request<B>> for Upstream
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<BoxBody>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<BoxBody>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            match this {
+                Self::Demo => demo::answer(request).await,
+                Self::Real { base, silence, client } => {
+                    let asked = client.request(forwarded(request, &base)?);
+                    match tokio::time::timeout(silence, asked).await {
+                        Ok(Ok(mut response)) => {
+                            remove_hops(response.headers_mut());
+                            Ok(response.map(|body| Watched::new(body, silence).boxed_unsync()))
+                        }
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, "the upstream cannot be reached");
+                            failed(StatusCode::BAD_GATEWAY, "the upstream cannot be reached")
+                        }
+                        Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, "the upstream does not answer"),
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// The request as the upstream gets it: its own address, and no headers that end here.
+fn forwarded<B>(request: Request<B>, base: &Uri) -> Result<Request<BoxBody>, BoxError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut uri = base.clone().into_parts();
+    uri.path_and_query = Some(format!("{}{path}", base.path().trim_end_matches('/')).parse()?);
+    parts.uri = Uri::from_parts(uri)?;
+    parts.version = http::Version::HTTP_11;
+    remove_hops(&mut parts.headers);
+    // Whose conversation it is, is nobody's business upstream.
+    for name in ["host", "x-user-id", "x-conversation-id"] {
+        parts.headers.remove(name);
+    }
+    Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+}
+
+/// Headers of one connection, RFC 9110 section 7.6.1, and those that they name.
+fn remove_hops(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in ["connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"] {
+        headers.remove(name);
+    }
+}
+
+fn failed(status: StatusCode, text: &'static str) -> Result<Response<BoxBody>, BoxError> {
+    let body = format!(r#"{{"error":{{"message":"{text}","type":"gateway"}}}}"#);
+    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+    Ok(Response::builder().status(status).header(header::CONTENT_TYPE, "application/json").body(body)?)
+}
+
+/// A body that breaks off when it says nothing for too long.
+struct Watched<B> {
+    body: Pin<Box<B>>,
+    silence: Duration,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl<B> Watched<B> {
+    fn new(body: B, silence: Duration) -> Self {
+        Self { body: Box::pin(body), silence, patience: Box::pin(sleep(silence)) }
+    }
+}
+
+impl<B> Body for Watched<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, silence, patience } = &mut *self;
+        if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+            patience.as_mut().reset(Instant::now() + *silence);
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Some(Err("the upstream is silent".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

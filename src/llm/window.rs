@@ -1,0 +1,190 @@
+//! How much of a conversation a model is shown.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Counts the tokens of a message.
+pub trait TokenCounter: Send + Sync + 'static {
+    /// A word that changes when the counting does: counts are stored under it.
+    fn name(&self) -> &str;
+
+    /// About how many tokens an element, as raw JSON, costs.
+    fn count(&self, element: &str) -> usize;
+}
+
+/// A token for every four bytes of JSON: what English costs, within a third.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FourBytes;
+
+impl TokenCounter for FourBytes {
+    fn name(&self) -> &str {
+        "bytes/4"
+    }
+
+    fn count(&self, element: &str) -> usize {
+        element.len().div_ceil(4)
+    }
+}
+
+/// How much of the history is spliced into a request: whole turns, the newest that fit.
+///
+/// Moved in steps: when the history outgrows a limit, the cut moves so far that the rest fits
+/// `keep_percent` of every limit, and then stays, so that the beginning of the prompt stays the same
+/// from request to request and the provider's prompt cache keeps hitting. The cut is stored with the
+/// turn, so that every instance makes the same one.
+///
+/// What the store loads bounds all of it: see [`Policy::window`](crate::Policy).
+///
+/// ```
+/// use tower_session_memory::llm::ModelWindow;
+///
+/// let mut window = ModelWindow::default();
+/// window.tokens = 100_000;
+/// window.prefix_turns = 1;
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ModelWindow {
+    /// The most turns. Default: no limit.
+    pub turns: usize,
+    /// The most messages. Default: no limit.
+    pub messages: usize,
+    /// The most bytes of messages. Default: no limit.
+    pub bytes: usize,
+    /// The most tokens. Default: no limit.
+    pub tokens: usize,
+    /// How much of each limit is left in use when the cut moves. Default: 60; it costs history that
+    /// would have fitted, and saves a cold prompt cache in most turns.
+    pub keep_percent: u8,
+    /// The first turns of the conversation, kept whatever the cut; they count. Default: 0.
+    pub prefix_turns: usize,
+    /// Who counts tokens. Default: [`FourBytes`].
+    pub counter: Arc<dyn TokenCounter>,
+}
+
+impl Default for ModelWindow {
+    fn default() -> Self {
+        Self {
+            turns: usize::MAX,
+            messages: usize::MAX,
+            bytes: usize::MAX,
+            tokens: usize::MAX,
+            keep_percent: 60,
+            prefix_turns: 0,
+            counter: Arc::new(FourBytes),
+        }
+    }
+}
+
+/// What one turn takes up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    pub(super) tokens: usize,
+}
+
+impl ModelWindow {
+    /// Whether nothing is ever left out.
+    pub(super) fn is_open(&self) -> bool {
+        [self.turns, self.messages, self.bytes, self.tokens].iter().all(|limit| *limit == usize::MAX)
+    }
+
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.tokens != usize::MAX
+    }
+
+    /// The first turn after the prefix that is shown. `current` is the cut so far; `may_start` says
+    /// where a cut leaves no tool result without its call.
+    pub(super) fn cut(
+        &self,
+        turns: &[Size],
+        prefix: usize,
+        current: usize,
+        may_start: impl Fn(usize) -> bool,
+    ) -> usize {
+        let prefix = prefix.min(turns.len());
+        let current = current.clamp(prefix, turns.len());
+        if self.fits(turns, prefix, current, 100) {
+            return current;
+        }
+        let last = turns.len().saturating_sub(1).max(prefix);
+        let enough = (current + 1..last).find(|cut| self.fits(turns, prefix, *cut, self.keep_percent)).unwrap_or(last);
+        // From there on to the next clean start; failing that back to the last one before it.
+        (enough..turns.len())
+            .find(|cut| may_start(*cut))
+            .or_else(|| (current + 1..enough).rev().find(|cut| may_start(*cut)))
+            .unwrap_or(enough)
+    }
+
+    fn fits(&self, turns: &[Size], prefix: usize, cut: usize, percent: u8) -> bool {
+        let mut sum = Size::default();
+        for size in turns[..prefix].iter().chain(&turns[cut..]) {
+            sum.messages = sum.messages.saturating_add(size.messages);
+            sum.bytes = sum.bytes.saturating_add(size.bytes);
+            sum.tokens = sum.tokens.saturating_add(size.tokens);
+        }
+        let within = |used: usize, limit: usize| {
+            limit == usize::MAX || used as u128 * 100 <= limit as u128 * u128::from(percent.clamp(1, 100))
+        };
+        within(prefix + turns.len() - cut, self.turns)
+            && within(sum.messages, self.messages)
+            && within(sum.bytes, self.bytes)
+            && within(sum.tokens, self.tokens)
+    }
+}
+
+impl fmt::Debug for ModelWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelWindow")
+            .field("turns", &self.turns)
+            .field("messages", &self.messages)
+            .field("bytes", &self.bytes)
+            .field("tokens", &self.tokens)
+            .field("keep_percent", &self.keep_percent)
+            .field("prefix_turns", &self.prefix_turns)
+            .field("counter", &self.counter.name())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(turns: usize) -> ModelWindow {
+        ModelWindow { turns, ..ModelWindow::default() }
+    }
+
+    #[test]
+    fn the_cut_moves_in_steps() {
+        let window = window(10);
+        let mut cut = 0;
+        let mut moves = Vec::new();
+        for len in 1..=30 {
+            let next = window.cut(&vec![Size::default(); len], 0, cut, |_| true);
+            assert!(len - next <= 10);
+            if next != cut {
+                moves.push(len);
+                assert_eq!(len - next, 6);
+            }
+            cut = next;
+        }
+        assert_eq!(moves, [11, 16, 21, 26]);
+    }
+
+    #[test]
+    fn the_newest_turn_always_stays_and_the_prefix_too() {
+        let big = Size { bytes: 100, ..Size::default() };
+        let window = ModelWindow { bytes: 10, ..ModelWindow::default() };
+        assert_eq!(window.cut(&[big; 4], 0, 0, |_| true), 3);
+        assert_eq!(window.cut(&[big; 4], 1, 1, |_| true), 3);
+        assert_eq!(window.cut(&[big], 0, 0, |_| true), 0);
+    }
+
+    #[test]
+    fn a_cut_begins_where_it_may() {
+        assert_eq!(window(4).cut(&[Size::default(); 6], 0, 0, |turn| turn != 4), 5);
+        assert_eq!(window(4).cut(&[Size::default(); 6], 0, 0, |turn| turn < 4), 3);
+    }
+}
