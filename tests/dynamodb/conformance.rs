@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tower_session_memory::store::conformance::Instances;
 
 use crate::server::{SHARED, config};
@@ -12,7 +13,10 @@ async fn instances() -> Instances {
     let options = SHARED.options().patience(patient()).attempt_timeout(patient());
     let store = options.clone().with_config(&config());
     store.create_table().await.unwrap();
-    Instances::new(store).and(options.with_config(&config()))
+    // One case after the other: each has two minutes, and this server answers one request at a time.
+    static ALONE: Semaphore = Semaphore::const_new(1);
+    let alone = ALONE.acquire().await.unwrap();
+    Instances::new(store).and(options.with_config(&config())).keeping(alone)
 }
 
 tower_session_memory::conformance_tests!(instances);

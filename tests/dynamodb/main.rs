@@ -2,5 +2,6 @@
 
 mod busy;
 mod conformance;
+mod lambda;
 mod server;
 mod table;

@@ -28,7 +28,7 @@ pub(crate) struct Server {
 
 const PROGRAM: &str = r#"
 import os, pickle, sys, threading
-from werkzeug.serving import run_simple
+from werkzeug.serving import BaseWSGIServer, run_simple
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from flask import request
 from moto.dynamodb.models.dynamo_type import LimitedSizeDict
@@ -47,6 +47,7 @@ def copied(table, memo):
         copies[table.name] = pickle.loads(pickle.dumps(table, -1))
     return copies[table.name]
 
+BaseWSGIServer.request_queue_size = 4096
 LimitedSizeDict.__reduce_ex__ = lambda self, protocol: (rebuilt, (dict(self),))
 Table.__deepcopy__ = copied
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()

@@ -1,6 +1,6 @@
 //! Deleting one session, and removing what time has ended.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use super::calls::{Backoff, Table};
 use super::error::{failed, refused};
 use super::header::{Header, Totals, end_of_life};
-use super::item::{HEADER, Item, PARTITION, SORT, epoch_of_sort, get_text, key_of, micros, number, partition};
+use super::item::{HEADER, PARTITION, SORT, epoch_of_sort, get_text, key_of, micros, number, partition};
 use crate::key::SessionKey;
 use crate::store::{Cursor, Deleted, ErrorKind, Operation, StoreError, next_epoch};
 use crate::turn::Head;
@@ -52,14 +52,14 @@ pub(super) async fn delete(table: &Table, key: &SessionKey) -> Result<Deleted, S
         }
     };
     // From here on no load returns a turn. If this is cut short, the purge does the rest.
-    sweep(table, &partition, fence).await?;
+    sweep(table, &partition, |epoch| epoch < fence).await?;
     Ok(Deleted::new(turns))
 }
 
-/// Removes turns and markers of lives before this epoch.
-async fn sweep(table: &Table, partition: &str, epoch: u64) -> Result<(), StoreError> {
+/// Removes turns and markers of lives that are over, and of no other: a new one may begin at any moment.
+async fn sweep(table: &Table, partition: &str, over: impl Fn(u64) -> bool) -> Result<(), StoreError> {
     let mut sorts = table.sorts(partition, Operation::Delete).await?;
-    sorts.retain(|sort| epoch_of_sort(sort).is_some_and(|of| of < epoch));
+    sorts.retain(|sort| epoch_of_sort(sort).is_some_and(&over));
     table.remove(partition, sorts, Operation::Delete).await
 }
 
@@ -83,35 +83,34 @@ pub(super) async fn purge(table: &Table, after: Option<&Cursor>) -> Result<Purge
     let answer = scan.set_exclusive_start_key(from).send().await.map_err(|error| failed(error, Operation::Delete))?;
     let now = micros(SystemTime::now());
     let mut purged = Purged { items: answer.items().len() as u64, ..Purged::default() };
-    // Whether a session is over, by its header, read again and consistently.
-    let mut seen: HashMap<&str, bool> = HashMap::new();
+    // The lives that were looked at already, by partition and epoch.
+    let mut seen: HashSet<(&str, Option<u64>)> = HashSet::new();
     for item in answer.items() {
-        let (Some(partition), Some(_)) = (get_text(item, PARTITION), get_text(item, SORT)) else { continue };
-        if seen.contains_key(partition) {
+        let (Some(partition), Some(sort)) = (get_text(item, PARTITION), get_text(item, SORT)) else { continue };
+        let epoch = epoch_of_sort(sort);
+        if !seen.insert((partition, epoch)) {
             continue;
         }
-        let header = table.header(partition, Operation::Delete).await?;
-        let over = header.as_ref().is_none_or(|header| header.expired(now));
-        seen.insert(partition, over);
-        match header {
-            Some(header) if header.expired(now) => {
-                sweep(table, partition, header.head.epoch.saturating_add(1)).await?;
+        // Read after the item and consistently: what it does not cover now is over for good.
+        match (table.header(partition, Operation::Delete).await?, epoch) {
+            (Some(header), _) if header.expired(now) => {
+                let last = header.head.epoch;
+                sweep(table, partition, |epoch| epoch <= last).await?;
                 purged.sessions += u64::from(forget(table, partition, &header, now).await?);
             }
-            // The table's own time to live took the header, or a delete was cut short.
-            Some(header) => sweep_left_over(table, partition, &header, item).await?,
-            None => sweep(table, partition, next_epoch(0)).await?,
+            // A delete was cut short.
+            (Some(header), Some(epoch)) if epoch < header.head.epoch => {
+                sweep(table, partition, |other| other < header.head.epoch).await?;
+            }
+            // The table's own time to live took the header.
+            (None, Some(epoch)) => sweep(table, partition, |other| other == epoch).await?,
+            _ => {}
         }
     }
     purged.next = answer
         .last_evaluated_key()
         .and_then(|key| Some(Cursor(format!("{}\n{}", get_text(key, PARTITION)?, get_text(key, SORT)?))));
     Ok(purged)
-}
-
-async fn sweep_left_over(table: &Table, partition: &str, header: &Header, item: &Item) -> Result<(), StoreError> {
-    let stale = get_text(item, SORT).and_then(epoch_of_sort).is_some_and(|epoch| epoch < header.head.epoch);
-    if stale { sweep(table, partition, header.head.epoch).await } else { Ok(()) }
 }
 
 /// Removes the header of a session that is still over.

@@ -119,7 +119,7 @@ impl DynamoDbOptions {
 
 /// Sessions in a DynamoDB table. Cheap to clone.
 ///
-/// See the [module](super::dynamodb) for the table, its costs and the rights it needs.
+/// See the [module](crate::store::dynamodb) for the table, its costs and the rights it needs.
 #[derive(Clone)]
 pub struct DynamoDbStore(Table);
 

@@ -216,6 +216,9 @@ impl Connections {
         let pool = Pool::builder()
             .max_size(options.pool_size)
             .connection_timeout(options.acquire_timeout)
+            // What one instance does not use, another may need: the server has so many and no more.
+            .idle_timeout(Duration::from_secs(60))
+            .reaper_rate(Duration::from_secs(10))
             // A failed attempt is told to those who wait; the next call is the next attempt.
             .retry_connection(false)
             .error_sink(Box::new(sink))

@@ -37,6 +37,12 @@ pub(super) fn unanswered(operation: Operation) -> StoreError {
     StoreError::new(kind, NAME, operation).with_source(Cause("the server does not answer".to_owned()))
 }
 
+/// A server that was a primary when it was connected to.
+pub(super) fn standby(operation: Operation) -> StoreError {
+    let why = "the server has become a standby, whose answers may be old";
+    StoreError::new(ErrorKind::Unavailable, NAME, operation).with_source(Cause(why.to_owned()))
+}
+
 /// A failed attempt to connect: nothing was sent.
 pub(super) fn not_connected(error: &tokio_postgres::Error, operation: Operation) -> StoreError {
     let (kind, cause) = no_connection(error);

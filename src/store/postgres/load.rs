@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::NAME;
 use super::connect::{Connection, Prepared};
-use super::error::{Cause, failed};
+use super::error::{failed, standby};
 use super::options::Schema;
 use super::values::{Json, bigint, count, session_id};
 use crate::key::SessionKey;
@@ -82,8 +82,7 @@ pub(super) async fn load(
     let Some(first) = rows.first() else { return Ok(Loaded::absent()) };
     let first = Answer::read(first).map_err(unreadable)?;
     if first.standby {
-        let why = Cause("the server has become a standby, whose answers may be old".to_owned());
-        return Err(StoreError::new(ErrorKind::Unavailable, NAME, Operation::Load).with_source(why));
+        return Err(standby(Operation::Load));
     }
     let (mut turns, mut found) = (Vec::with_capacity(rows.len()), None);
     for row in &rows {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::append::{self, Terms};
 use super::audit::{self, Erased};
 use super::connect::{Connections, Connector, Prepared};
-use super::error::{failed, misconfigured, not_connected};
+use super::error::{failed, misconfigured, not_connected, standby};
 use super::options::{PostgresOptions, Schema, SynchronousCommit};
 use super::purge::{self, Purged};
 use super::{NAME, list, load, migrate};
@@ -19,7 +19,7 @@ use crate::store::{
 
 /// Sessions in PostgreSQL. Cheap to clone; clones share the connections.
 ///
-/// See the [module](super::postgres) for schema, audit and operation.
+/// See the [module](crate::store::postgres) for schema, audit and operation.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<Inner>);
 
@@ -147,9 +147,13 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let mut checkout = self.0.connections.get(Operation::Ping).await?;
-        // A statement that a standby refuses: a load would do there, an append would not.
-        let sql = "SELECT 1 / (NOT pg_is_in_recovery())::int";
-        checkout.connection().query_unprepared(sql, &[], Operation::Ping).await.map(|_| ())
+        let sql = "SELECT pg_is_in_recovery()";
+        let rows = checkout.connection().query_unprepared(sql, &[], Operation::Ping).await?;
+        // A load would do on a standby, an append would not.
+        if rows.first().is_some_and(|row| row.get(0)) {
+            return Err(standby(Operation::Ping));
+        }
+        Ok(())
     }
 }
 
