@@ -66,12 +66,14 @@ mod relation;
 mod reply;
 mod service;
 mod sse;
+mod stitch;
 mod view;
 mod window;
 
 pub use self::body::RequestBody;
 pub use self::envelope::{Envelope, Malformed};
 pub use self::layer::{LlmMemoryLayer, OnMalformed};
+pub use self::plan::splice;
 pub use self::protocol::{
     AnthropicMessages, Ask, Assembler, CallId, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol, Replay,
     Replayed, Reply, Step, Tools, Voice,

@@ -7,3 +7,4 @@ mod memory;
 mod pairing;
 mod retries;
 mod streams;
+mod windows;
