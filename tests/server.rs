@@ -26,6 +26,8 @@ fn binary() -> &'static Path {
     BINARY.get_or_init(|| {
         let built = std::process::Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--example", "server"])
+            // As this test was built, or cargo would build everything once more.
+            .args(cfg!(feature = "redis").then_some("--all-features"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .expect("cargo runs");
@@ -398,7 +400,7 @@ async fn what_cannot_be_started_says_why() {
     std::fs::write(&broken, "this is not a database, it is a sentence".repeat(100)).unwrap();
     let broken = format!("sqlite:{}", broken.display());
     for (arguments, says) in [
-        (vec!["--store", "mysql://x"], "it must be memory: or sqlite:PATH"),
+        (vec!["--store", "mysql://x"], "it must be memory:, sqlite:PATH"),
         (vec!["--store", &broken], "restore it from a backup"),
         (vec!["--listen", "127.0.0.1:no", "--store", "memory:"], "127.0.0.1:no"),
         (vec!["--model", "x"], "--upstream and --model go together"),

@@ -64,7 +64,7 @@ async fn run(options: options::Options) -> Result<(), Box<dyn Error>> {
     let app = routes::router(&memory, model::Model::new(options.upstream)?)?;
 
     let listener = TcpListener::bind(&options.listen).await.map_err(|e| format!("{}: {e}", options.listen))?;
-    tracing::info!(address = %listener.local_addr()?, store = options.store, "listening");
+    tracing::info!(address = %listener.local_addr()?, store = options.store.split(':').next(), "listening");
 
     let (stop, stopped) = tokio::sync::watch::channel(());
     let mut signalled = stopped.clone();

@@ -148,6 +148,8 @@ async fn append(shared: &Shared, turn: Turn) -> CommitResult {
         Append::unconditional(turn).concurrency(policy.concurrency).ttl(policy.ttl).retention(policy.retention);
     append.expected = shared.expected;
     let (turn, began) = ((append.turn.status(), append.turn.bytes()), Instant::now());
+    // A client's id was looked for in the load and any other is fresh: only later turns can have it.
+    append.searched = shared.expected.is_some() && shared.replay.is_none();
     let stored = timeout(policy.deadlines.commit, backend.store.append_owned(shared.key.clone(), append)).await;
     let result = match stored {
         Ok(Ok(appended)) => Ok(committed(shared.expected, appended)),

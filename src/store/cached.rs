@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
-use super::{Append, Appended, Deleted, ErrorKind, Loaded, Page, Read, SessionPage, Store, StoreError, StoreInfo};
+use super::{
+    Append, Appended, Deleted, ErrorKind, Loaded, Page, PoolState, Read, SessionPage, Store, StoreError, StoreInfo,
+};
 use crate::key::{Scope, SessionKey};
 use crate::policy::Window;
 use crate::turn::{Head, Turn};
@@ -157,6 +159,10 @@ fn answer(mut whole: Loaded, known: Option<Head>) -> Loaded {
 impl<S: Store> Store for Cached<S> {
     fn info(&self) -> StoreInfo {
         self.store.info()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.store.pool()
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {

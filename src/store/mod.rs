@@ -5,6 +5,8 @@
 //! | [`InMemory`] | | tests; the executable specification of the contract |
 //! | `SqliteStore` | `sqlite` | one host: an embedded file that several processes share |
 //! | `RedisStore` | `redis` | many hosts: Redis or Valkey, standalone, Sentinel or Cluster |
+//! | `PostgresStore` | `postgres` | durability and audit: rows that psql can read |
+//! | `DynamoDbStore` | `dynamodb` | serverless: nothing is left to do after the response |
 //!
 //! A store of your own implements [`Store`] and passes the suite in `conformance` (feature of that name).
 
@@ -15,8 +17,12 @@ use std::future::Future;
 mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 mod error;
 mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "resilience")]
@@ -28,8 +34,12 @@ mod types;
 
 #[cfg(feature = "cache")]
 pub use self::cached::Cached;
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use self::error::{ErrorKind, Operation, StoreError};
 pub use self::memory::{InMemory, InMemoryLimits};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisAck, RedisBuilder, RedisStore, RedisTls};
 #[cfg(feature = "resilience")]

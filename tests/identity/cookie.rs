@@ -40,6 +40,15 @@ async fn a_fresh_cookie_comes_back_as_the_same_session() {
 }
 
 #[tokio::test]
+async fn the_applications_own_cookies_stand_beside_it() {
+    let server = serve(Cookie::signed(NAME, &secrets(1))).await;
+    let answer = server.get("/?theme", &[]).await;
+    let cookies = answer.headers.get("set-cookie").expect("two cookies");
+    assert_eq!((cookies.len(), cookies[0].as_str()), (2, "theme=dark"));
+    assert!(cookies[1].starts_with(NAME), "{cookies:?}");
+}
+
+#[tokio::test]
 async fn a_private_cookie_hides_the_id() {
     let server = serve(Cookie::private(NAME, &secrets(1))).await;
     let answer = server.get("/", &[]).await;

@@ -106,7 +106,7 @@ impl Server {
 }
 
 /// Stores one turn a request and tells what the session held before it. `?fail` answers 500,
-/// `?silent` stores nothing.
+/// `?silent` stores nothing, `?theme` sets a cookie of the application's.
 async fn chat(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let Some(session) = request.extensions_mut().remove::<ChatSession>() else {
         return Ok(Response::new(Full::new(Bytes::from_static(br#"{"session":false}"#))));
@@ -125,6 +125,9 @@ async fn chat(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
         "key": session.key().encoded(),
     });
     let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+    if request.uri().query().is_some_and(|query| query.contains("theme")) {
+        response.headers_mut().insert("set-cookie", http::HeaderValue::from_static("theme=dark"));
+    }
     if request.uri().query().is_some_and(|query| query.contains("fail")) {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }

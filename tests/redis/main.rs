@@ -4,5 +4,8 @@
 mod common;
 
 mod chaos;
+mod cost;
+mod faults;
 mod setups;
 mod suite;
+mod two_pods;

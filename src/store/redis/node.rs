@@ -74,6 +74,10 @@ impl Node {
         }
     }
 
+    pub(super) fn state(&self) -> bb8::State {
+        self.pool.state()
+    }
+
     pub(super) async fn call(&self, request: &Request, asking: bool) -> Result<Reply, Failure> {
         self.link().await?.call(request, asking, self.setup.reply).await
     }

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::link::{Reply, Request};
 use super::node::{Node, borrow};
 use super::probe::Facts;
+use crate::store::PoolState;
 
 pub(super) enum Servers {
     /// One server, or the master that Sentinels name.
@@ -47,6 +48,17 @@ impl Servers {
             Self::Cluster(cluster) => cluster.masters().into_iter().map(Master::Node).collect(),
             Self::Borrowed(pool, patience) => vec![Master::Borrowed(pool, *patience)],
         }
+    }
+
+    /// The connections to all servers. Each is shared: idle ones are those of which no call is being
+    /// cloned at this very moment, so they say little.
+    pub(super) fn pool(&self) -> PoolState {
+        let states = self.masters().into_iter().map(|master| match master {
+            Master::Node(node) => node.state(),
+            Master::Borrowed(pool, _) => pool.state(),
+        });
+        let sum = states.fold((0, 0), |sum, state| (sum.0 + state.connections, sum.1 + state.idle_connections));
+        PoolState::new(sum.0, sum.1)
     }
 
     pub(super) fn word(&self) -> &'static str {

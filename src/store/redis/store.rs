@@ -16,8 +16,8 @@ use super::{FENCE, NAME};
 use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Window};
 use crate::store::{
-    Append, Appended, Deleted, Durability, Loaded, Operation, Page, Read, SessionPage, Sharing, Store, StoreError,
-    StoreInfo,
+    Append, Appended, Deleted, Durability, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing, Store,
+    StoreError, StoreInfo,
 };
 use crate::turn::Head;
 
@@ -232,6 +232,10 @@ fn millis(ttl: Duration) -> Option<u64> {
 impl Store for RedisStore {
     fn info(&self) -> StoreInfo {
         StoreInfo::new(NAME, Sharing::Network, self.durability)
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        Some(self.servers.pool())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {

@@ -10,7 +10,8 @@ use tower::util::rng::HasherRng;
 
 use self::breaker::Breaker;
 use super::{
-    Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Store, StoreError, StoreInfo,
+    Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, PoolState, Read, SessionPage, Store, StoreError,
+    StoreInfo,
 };
 use crate::key::{Scope, SessionKey};
 
@@ -168,6 +169,10 @@ fn settle(error: StoreError, ambiguous: bool) -> StoreError {
 impl<S: Store> Store for Resilient<S> {
     fn info(&self) -> StoreInfo {
         self.store.info()
+    }
+
+    fn pool(&self) -> Option<PoolState> {
+        self.store.pool()
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {

@@ -1,0 +1,180 @@
+//! The store itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use tokio::sync::Mutex;
+
+use super::calls::Table;
+use super::delete::{self, Purged};
+use super::error::refused;
+use super::{NAME, append, list, load, table};
+use crate::key::{Scope, SessionKey};
+use crate::store::{
+    Append, Appended, Cursor, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Sharing,
+    Store, StoreError, StoreInfo,
+};
+
+/// The most bytes of messages in one turn: an item holds 400 KB, names and the record's frame included.
+const MAX_TURN_BYTES: usize = 350 << 10;
+
+/// How a [`DynamoDbStore`] works.
+///
+/// ```no_run
+/// use tower_session_memory::store::DynamoDbOptions;
+///
+/// # async fn open() -> Result<(), tower_session_memory::StoreError> {
+/// let store = DynamoDbOptions::new("chat-memory").connect().await;
+/// store.create_table().await?; // unless your infrastructure's own tools do
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DynamoDbOptions {
+    table: String,
+    index: String,
+    patience: Duration,
+    attempt_timeout: Duration,
+    endpoint: Option<String>,
+}
+
+impl DynamoDbOptions {
+    /// A store in the table of this name.
+    pub fn new(table: impl Into<String>) -> Self {
+        Self {
+            table: table.into(),
+            index: "by_subject".to_owned(),
+            patience: Duration::from_secs(8),
+            attempt_timeout: Duration::from_secs(3),
+            endpoint: None,
+        }
+    }
+
+    /// The index by subject. Default: `by_subject`.
+    #[must_use]
+    pub fn index(mut self, name: impl Into<String>) -> Self {
+        self.index = name.into();
+        self
+    }
+
+    /// How long a call goes on while the table throttles or others are faster. Default: 8 s, within
+    /// the layer's deadline for a commit.
+    #[must_use]
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
+    }
+
+    /// How long one request may take before it is repeated. Default: 3 s.
+    #[must_use]
+    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
+        self.attempt_timeout = limit;
+        self
+    }
+
+    /// Another endpoint than the region's: a VPC endpoint, or a local server.
+    #[must_use]
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// With region and credentials of the environment, as every AWS client finds them.
+    pub async fn connect(self) -> DynamoDbStore {
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+        let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+        self.with_config(&config)
+    }
+
+    /// With a configuration of your own, which must have an HTTP client.
+    pub fn with_config(self, config: &SdkConfig) -> DynamoDbStore {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(self.attempt_timeout)
+            .operation_attempt_timeout(self.attempt_timeout)
+            .operation_timeout(self.patience.max(self.attempt_timeout))
+            .build();
+        let mut builder = aws_sdk_dynamodb::config::Builder::from(config)
+            .timeout_config(timeouts)
+            // Throttled and failed requests are repeated with growing, random pauses.
+            .retry_config(RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1)));
+        if let Some(endpoint) = self.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
+        DynamoDbStore(Table {
+            client: Client::from_conf(builder.build()),
+            name: self.table,
+            index: self.index,
+            patience: self.patience,
+            turnstiles: (0..256).map(|_| Mutex::new(())).collect::<Arc<[_]>>(),
+        })
+    }
+}
+
+/// Sessions in a DynamoDB table. Cheap to clone.
+///
+/// See the [module](super::dynamodb) for the table, its costs and the rights it needs.
+#[derive(Clone)]
+pub struct DynamoDbStore(Table);
+
+impl DynamoDbStore {
+    /// Makes the table with its index and its time to live, unless it is there, and waits until it
+    /// serves: on-demand capacity. Any number of instances may do this at once.
+    ///
+    /// # Errors
+    /// [`Misconfigured`](ErrorKind::Misconfigured) without the rights.
+    pub async fn create_table(&self) -> Result<(), StoreError> {
+        table::create(&self.0).await
+    }
+
+    /// Looks at one page of the table (1 MB) and removes what belongs to no living session. Loads do not
+    /// need it; it gives back room. Run it from a schedule, page after page, until there is no next.
+    ///
+    /// # Errors
+    /// As the operations of [`Store`].
+    pub async fn purge(&self, after: Option<&Cursor>) -> Result<Purged, StoreError> {
+        delete::purge(&self.0, after).await
+    }
+}
+
+impl Store for DynamoDbStore {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(MAX_TURN_BYTES)
+    }
+
+    async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+        load::load(&self.0, key, read).await
+    }
+
+    async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
+        if append.turn.bytes() > MAX_TURN_BYTES {
+            return Err(refused(ErrorKind::TooLarge, Operation::Append));
+        }
+        append::append(&self.0, key, append).await
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
+        delete::delete(&self.0, key).await
+    }
+
+    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
+        list::list(&self.0, scope, page).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        // A key that no session has.
+        self.0.get("~", super::item::HEADER, Operation::Ping).await.map(|_| ())
+    }
+}
+
+impl fmt::Debug for DynamoDbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoDbStore").field("table", &self.0.name).finish_non_exhaustive()
+    }
+}

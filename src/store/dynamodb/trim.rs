@@ -1,0 +1,84 @@
+//! Which turns a retention drives out.
+
+use super::calls::Table;
+use super::error::{failed, refused};
+use super::header::Header;
+use super::item::{Item, PARTITION, SORT, get_number, get_text, text, turn_of_sort, turn_sort};
+use crate::store::{Append, ErrorKind, Operation, StoreError};
+use crate::turn::{Head, TurnId};
+
+/// The oldest turns that exceed the retention once the new one is there.
+pub(super) async fn excess(
+    table: &Table,
+    partition: &str,
+    append: &Append,
+    seen: &Header,
+) -> Result<Vec<Old>, StoreError> {
+    let retention = append.retention;
+    let mut bytes = seen.kept_bytes() + append.turn.bytes() as u64;
+    let mut left = seen.turns() + 1;
+    let over = |left: u64, bytes: u64| {
+        left > 1
+            && (retention.turns.is_some_and(|most| left > most) || retention.bytes.is_some_and(|most| bytes > most))
+    };
+    let mut old = Vec::new();
+    let mut from: Option<Item> = None;
+    while over(left, bytes) {
+        let answer = oldest(table, partition, seen, from).await?;
+        for item in &answer.0 {
+            let turn = Old::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Append))?;
+            if !over(left, bytes) {
+                break;
+            }
+            left -= 1;
+            bytes = bytes.saturating_sub(turn.bytes);
+            old.push(turn);
+        }
+        from = answer.1;
+        if from.is_none() {
+            break;
+        }
+    }
+    Ok(old)
+}
+
+/// A page of kept turns, oldest first, without their records.
+async fn oldest(
+    table: &Table,
+    partition: &str,
+    seen: &Header,
+    from: Option<Item>,
+) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+    let query = table.client.query().table_name(&table.name).consistent_read(true).limit(32);
+    let query = query.key_condition_expression("#session = :session AND #item BETWEEN :first AND :last");
+    let query = query.projection_expression("#item, turn_id, #messages, #bytes");
+    let query = query.expression_attribute_names("#session", PARTITION).expression_attribute_names("#item", SORT);
+    let query = query.expression_attribute_names("#messages", "messages");
+    let query = query.expression_attribute_names("#bytes", "bytes");
+    let first = Head::new(seen.head.epoch, seen.trimmed.turns + 1);
+    let query = query.expression_attribute_values(":session", text(partition));
+    let query = query.expression_attribute_values(":first", text(turn_sort(first)));
+    let query = query.expression_attribute_values(":last", text(turn_sort(seen.head)));
+    let answer = query.set_exclusive_start_key(from).send().await;
+    let answer = answer.map_err(|error| failed(error, Operation::Append))?;
+    Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
+}
+
+/// A turn that must go.
+pub(super) struct Old {
+    pub(super) at: Head,
+    pub(super) id: TurnId,
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl Old {
+    fn read(item: &Item) -> Option<Self> {
+        Some(Self {
+            at: turn_of_sort(get_text(item, SORT)?)?,
+            id: TurnId::parse(get_text(item, "turn_id")?)?,
+            messages: get_number(item, "messages")?,
+            bytes: get_number(item, "bytes")?,
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! `PostgresStore` on a real PostgreSQL, which the tests start themselves.
+
+mod audit;
+mod cancel;
+mod chaos;
+#[allow(dead_code, unreachable_pub, reason = "this test binary uses its own part")]
+#[path = "../common"]
+mod common {
+    pub mod chance;
+    pub mod history;
+    pub mod proxy;
+}
+mod conformance;
+mod encrypted;
+mod faults;
+mod kit;
+mod pooler;
+mod schema;
+mod server;
+mod statements;
