@@ -23,7 +23,7 @@ use tower_session_memory::identity::Header;
 use tower_session_memory::llm::{LlmMemoryLayer, ModelWindow, OpenAiChat, RequestBody, splice};
 use tower_session_memory::store::{Read, Store};
 use tower_session_memory::{
-    ChatHistory, ConversationId, InMemory, SessionKey, SessionMemoryLayer, SharedStore, Window,
+    ChatHistory, ConversationId, InMemory, OnDisconnect, Policy, SessionKey, SessionMemoryLayer, SharedStore, Window,
 };
 
 #[allow(dead_code)]

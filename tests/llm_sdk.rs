@@ -67,8 +67,14 @@ fn missing(what: &str) {
     eprintln!("IGNORED: {what} is missing, nothing was tested. Run tests/sdk/install.sh.");
 }
 
-/// Runs a script with the addresses of two gateways on one file; it prints `ok` when all held.
+/// Runs a script against two gateways on one file.
 fn run(script: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    run_on(script, &format!("sqlite:{}", folder.path().join("chat.db").display()));
+}
+
+/// Runs a script with the addresses of two gateways on one store; it prints `ok` when all held.
+fn run_on(script: &str, store: &str) {
     let sdk = root().join("tests/sdk");
     let (program, installed) = match Path::new(script).extension().and_then(|extension| extension.to_str()) {
         Some("py") => (sdk.join(".venv/bin/python"), sdk.join(".venv/bin/python")),
@@ -77,9 +83,7 @@ fn run(script: &str) {
     if !installed.exists() {
         return missing(if script.ends_with("py") { "the Python SDKs" } else { "the JavaScript SDKs" });
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = format!("sqlite:{}", folder.path().join("chat.db").display());
-    let gateways = [Gateway::start(&store), Gateway::start(&store)];
+    let gateways = [Gateway::start(store), Gateway::start(store)];
     let output = Command::new(program)
         .arg(sdk.join(script))
         .args(gateways.iter().map(|gateway| &gateway.url))
@@ -123,4 +127,51 @@ fn ollama_python() {
 #[test]
 fn google_genai_python() {
     run("google_genai.py");
+}
+
+/// A Redis of the test's own, which ends with it.
+struct Redis {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Redis {
+    /// `None` where there is no server to start.
+    fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let mut child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--appendonly", "yes", "--port", &port.to_string(), "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut log = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("Ready to accept connections") {
+            line.clear();
+            assert!(log.read_line(&mut line).expect("readable") > 0, "Redis ended before it was ready");
+        }
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Some(Self { child, url: format!("redis://127.0.0.1:{port}"), _folder: folder })
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same on one Redis, as pods would share it.
+#[test]
+fn all_on_one_redis() {
+    let Some(redis) = Redis::start() else { return missing("redis-server") };
+    let scripts =
+        ["openai_chat.py", "openai_responses.py", "anthropic_messages.py", "ollama_chat.py", "google_genai.py"];
+    for script in scripts.into_iter().chain(["openai.cjs", "anthropic.cjs"]) {
+        run_on(script, &redis.url);
+    }
 }

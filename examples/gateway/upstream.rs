@@ -26,7 +26,7 @@ pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Clone)]
 pub(crate) enum Upstream {
     Demo,
-    Real(Real),
+    Real(Box<Real>),
 }
 
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl Upstream {
             .enable_http2()
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Self::Real(Real { base, silence, client, strip: false, authorization: None }))
+        Ok(Self::Real(Box::new(Real { base, silence, client, strip: false, authorization: None })))
     }
 
     /// Takes what the upstream wants as `Authorization` from the environment. `strip`: a token that

@@ -67,6 +67,8 @@ mod reply;
 mod service;
 mod sse;
 mod stitch;
+#[cfg(feature = "tiktoken")]
+mod tiktoken;
 mod view;
 mod window;
 
@@ -81,6 +83,8 @@ pub use self::protocol::{
 pub use self::reply::ReplyBody;
 pub use self::service::LlmMemory;
 pub use self::sse::{Event, Framing};
+#[cfg(feature = "tiktoken")]
+pub use self::tiktoken::Tiktoken;
 pub use self::window::{FourBytes, ModelWindow, TokenCounter};
 
 /// Any error of a body.
