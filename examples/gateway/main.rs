@@ -19,13 +19,13 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_session_memory::identity::{Header, Scoped};
 use tower_session_memory::llm::{LlmMemoryLayer, ModelWindow};
 use tower_session_memory::{OnMissing, Policy, Roles, SessionMemoryLayer};
 use tracing_subscriber::EnvFilter;
 
 mod demo;
 mod health;
+mod identity;
 mod options;
 mod store;
 mod upstream;
@@ -63,7 +63,9 @@ async fn main() -> Result<(), BoxError> {
         .layer(health::HealthLayer::new(memory.store().clone()))
         .layer(memory.clone())
         .layer(LlmMemoryLayer::new().with_window(window).with_request_limit(32 << 20).with_reply_limit(32 << 20))
-        .service(upstream::Upstream::new(&options.upstream, options.silence)?);
+        .service(
+            upstream::Upstream::new(&options.upstream, options.silence)?.with_authorization(options.jwks.is_some())?,
+        );
 
     let listener = TcpListener::bind(&options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, upstream = options.upstream, "listening");
@@ -118,12 +120,7 @@ async fn memory(options: &Options) -> Result<SessionMemoryLayer, BoxError> {
     policy.limits.turn_bytes = 16 << 20;
     policy.limits.turn_messages = 2_000;
     policy.window.bytes = 16 << 20;
-    let identity = Scoped::new(
-        // A proxy in front must set it, and must not let clients set it.
-        Header::subject("x-user-id").trusted_proxy(),
-        Header::conversation("x-conversation-id"),
-    );
-    Ok(SessionMemoryLayer::new(store::open(&options.store).await?, identity).with_policy(policy)?)
+    Ok(identity::layer(store::open(&options.store).await?, options)?.with_policy(policy)?)
 }
 
 /// Ready at SIGINT or SIGTERM.

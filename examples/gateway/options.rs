@@ -7,13 +7,22 @@ A reverse proxy that gives any LLM endpoint a memory.
 
   --upstream URL       where requests go: https://host/base, or demo: for a scripted model
   --listen ADDR        default 127.0.0.1:8090
-  --store STORE        memory: or sqlite:PATH; default memory:
+  --store STORE        memory: (the default), sqlite:PATH, redis://HOST or postgres://HOST/DATABASE;
+                       the last two where the feature is built in
   --window-tokens N    the most tokens of history that a model is shown; default: no limit
   --silence SECONDS    how long the upstream may say nothing; default 120
+  --jwks FILE          verify bearer tokens with these keys (feature jwt-rust-crypto or jwt-aws-lc)
+  --issuer ISS         with --jwks: the issuer of the tokens
+  --audience AUD       with --jwks: their audience
+  --algorithm ALG      with --jwks: default RS256
   --help
 
-Identity: the headers x-user-id (set by a proxy in front) and x-conversation-id.
+Identity: with --jwks the token's subject, else the header x-user-id, set by a proxy in front; and
+the header x-conversation-id. A token is not forwarded: set UPSTREAM_AUTHORIZATION to what the
+upstream wants in that header.
 Health: GET /healthz (the process), GET /readyz (the store too).";
+
+pub(crate) const STORES: &str = "memory:, sqlite:PATH, redis://HOST or postgres://HOST/DATABASE of this build";
 
 pub(crate) struct Options {
     pub(crate) upstream: String,
@@ -21,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) store: String,
     pub(crate) window_tokens: Option<usize>,
     pub(crate) silence: Duration,
+    pub(crate) jwks: Option<String>,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) algorithm: String,
 }
 
 impl Options {
@@ -32,6 +45,10 @@ impl Options {
             store: "memory:".to_owned(),
             window_tokens: None,
             silence: Duration::from_secs(120),
+            jwks: None,
+            issuer: String::new(),
+            audience: String::new(),
+            algorithm: "RS256".to_owned(),
         };
         while let Some(name) = arguments.next() {
             if name == "--help" || name == "-h" {
@@ -45,6 +62,10 @@ impl Options {
                 "--store" => options.store = value,
                 "--window-tokens" => options.window_tokens = Some(number()? as usize),
                 "--silence" => options.silence = Duration::from_secs(u64::from(number()?.max(1))),
+                "--jwks" => options.jwks = Some(value),
+                "--issuer" => options.issuer = value,
+                "--audience" => options.audience = value,
+                "--algorithm" => options.algorithm = value,
                 _ => return Err(format!("{name}: no such option")),
             }
         }

@@ -9,6 +9,14 @@ pub(crate) async fn open(store: &str) -> Result<SharedStore, BoxError> {
     match store.split_once(':') {
         Some(("memory", "")) => Ok(SharedStore::new(InMemory::new())),
         Some(("sqlite", path)) if !path.is_empty() => Ok(SharedStore::new(SqliteStore::open(path).await?)),
-        _ => Err(format!("--store {store}: it must be memory: or sqlite:PATH").into()),
+        #[cfg(feature = "redis")]
+        Some((scheme, _)) if scheme.starts_with("redis") => {
+            Ok(SharedStore::new(tower_session_memory::store::RedisStore::connect(store).await?))
+        }
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", _)) => {
+            Ok(SharedStore::new(tower_session_memory::store::PostgresStore::connect(store).await?))
+        }
+        _ => Err(format!("--store {store}: not one of {}", super::options::STORES).into()),
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -26,7 +26,18 @@ pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Clone)]
 pub(crate) enum Upstream {
     Demo,
-    Real { base: Uri, silence: Duration, client: Client<HttpsConnector<HttpConnector>, BoxBody> },
+    Real(Box<Real>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Real {
+    base: Uri,
+    silence: Duration,
+    client: Client<HttpsConnector<HttpConnector>, BoxBody>,
+    /// Whether the client's own authorization ends here.
+    strip: bool,
+    /// What the upstream gets in its place.
+    authorization: Option<HeaderValue>,
 }
 
 impl Upstream {
@@ -49,7 +60,22 @@ impl Upstream {
             .enable_http2()
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Self::Real { base, silence, client })
+        Ok(Self::Real(Box::new(Real { base, silence, client, strip: false, authorization: None })))
+    }
+
+    /// Takes what the upstream wants as `Authorization` from the environment. `strip`: a token that
+    /// says who the user is, is not for the upstream.
+    pub(crate) fn with_authorization(mut self, strip: bool) -> Result<Self, BoxError> {
+        if let Self::Real(real) = &mut self {
+            real.strip = strip;
+            if let Ok(value) = std::env::var("UPSTREAM_AUTHORIZATION") {
+                let mut value =
+                    HeaderValue::try_from(value).map_err(|_| "UPSTREAM_AUTHORIZATION: not a header value")?;
+                value.set_sensitive(true);
+                real.authorization = Some(value);
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -71,8 +97,9 @@ where
         Box::pin(async move {
             match this {
                 Self::Demo => demo::answer(request).await,
-                Self::Real { base, silence, client } => {
-                    let asked = client.request(forwarded(request, &base)?);
+                Self::Real(real) => {
+                    let silence = real.silence;
+                    let asked = real.client.request(real.forwarded(request)?);
                     match tokio::time::timeout(silence, asked).await {
                         Ok(Ok(mut response)) => {
                             remove_hops(response.headers_mut());
@@ -90,24 +117,32 @@ where
     }
 }
 
-/// The request as the upstream gets it: its own address, and no headers that end here.
-fn forwarded<B>(request: Request<B>, base: &Uri) -> Result<Request<BoxBody>, BoxError>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut uri = base.clone().into_parts();
-    uri.path_and_query = Some(format!("{}{path}", base.path().trim_end_matches('/')).parse()?);
-    parts.uri = Uri::from_parts(uri)?;
-    parts.version = http::Version::HTTP_11;
-    remove_hops(&mut parts.headers);
-    // Whose conversation it is, is nobody's business upstream.
-    for name in ["host", "x-user-id", "x-conversation-id"] {
-        parts.headers.remove(name);
+impl Real {
+    /// The request as the upstream gets it: its own address, and no headers that end here.
+    fn forwarded<B>(&self, request: Request<B>) -> Result<Request<BoxBody>, BoxError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut uri = self.base.clone().into_parts();
+        uri.path_and_query = Some(format!("{}{path}", self.base.path().trim_end_matches('/')).parse()?);
+        parts.uri = Uri::from_parts(uri)?;
+        parts.version = http::Version::HTTP_11;
+        remove_hops(&mut parts.headers);
+        // Whose conversation it is, is nobody's business upstream.
+        for name in ["host", "x-user-id", "x-conversation-id"] {
+            parts.headers.remove(name);
+        }
+        if self.strip {
+            parts.headers.remove(header::AUTHORIZATION);
+        }
+        if let Some(authorization) = &self.authorization {
+            parts.headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
     }
-    Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
 }
 
 /// Headers of one connection, RFC 9110 section 7.6.1, and those that they name.

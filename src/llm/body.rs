@@ -57,6 +57,12 @@ enum Piece {
 }
 
 impl Spliced {
+    pub(super) fn of(bytes: Bytes) -> Self {
+        let mut made = Self::default();
+        made.push(bytes);
+        made
+    }
+
     pub(super) fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.left += bytes.len() as u64;

@@ -66,12 +66,16 @@ mod relation;
 mod reply;
 mod service;
 mod sse;
+mod stitch;
+#[cfg(feature = "tiktoken")]
+mod tiktoken;
 mod view;
 mod window;
 
 pub use self::body::RequestBody;
 pub use self::envelope::{Envelope, Malformed};
 pub use self::layer::{LlmMemoryLayer, OnMalformed};
+pub use self::plan::splice;
 pub use self::protocol::{
     AnthropicMessages, Ask, Assembler, CallId, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol, Replay,
     Replayed, Reply, Step, Tools, Voice,
@@ -79,6 +83,8 @@ pub use self::protocol::{
 pub use self::reply::ReplyBody;
 pub use self::service::LlmMemory;
 pub use self::sse::{Event, Framing};
+#[cfg(feature = "tiktoken")]
+pub use self::tiktoken::Tiktoken;
 pub use self::window::{FourBytes, ModelWindow, TokenCounter};
 
 /// Any error of a body.

@@ -1,16 +1,15 @@
 //! From a request's JSON to the body that the upstream gets and the messages that are stored.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 
-use super::body::Spliced;
-use super::envelope::Envelope;
+use super::body::{RequestBody, Spliced};
+use super::envelope::{Envelope, Malformed};
 use super::note::{self, Note};
 use super::problem::Refusal;
 use super::protocol::{Protocol, Voice};
 use super::relation::{Relation, path, relate};
-use super::view::{Pairing, Part, parts};
+use super::stitch::{Incoming, stitch};
+use super::view::{Pairing, parts};
 use super::window::{ModelWindow, Size};
 use crate::history::ChatHistory;
 use crate::message::Message;
@@ -27,36 +26,21 @@ pub(super) struct Plan {
     pub(super) note: Note,
 }
 
-/// The conversation's elements in a request.
-struct Incoming {
-    /// Where each stands in the body.
-    spans: Vec<Range<usize>>,
-    voices: Vec<Voice>,
-    /// What a bare string stands for, in place of the list.
-    lifted: Option<Bytes>,
-}
-
-impl Incoming {
-    fn read(protocol: &dyn Protocol, envelope: &Envelope) -> Result<Self, Refusal> {
-        if let Some(spans) = envelope.elements(protocol.list()) {
-            let voices = spans.iter().map(|span| protocol.voice(&envelope.body()[span.clone()])).collect();
-            return Ok(Self { spans, voices, lifted: None });
-        }
-        let lifted = envelope.get(protocol.list()).and_then(|raw| protocol.lift(raw)).ok_or(Refusal::NoMessages)?;
-        Ok(Self { spans: Vec::new(), voices: vec![protocol.voice(&lifted)], lifted: Some(lifted) })
-    }
-
-    fn element(&self, envelope: &Envelope, index: usize) -> Bytes {
-        match &self.lifted {
-            Some(lifted) => lifted.clone(),
-            None => envelope.body().slice(self.spans[index].clone()),
-        }
-    }
-
-    /// How many instructions lead.
-    fn lead(&self) -> usize {
-        self.voices.iter().take_while(|voice| **voice == Voice::Instructions).count()
-    }
+/// A request's body with the history in it, for services that call a model themselves: what
+/// [`LlmMemory`](super::LlmMemory) would send. The history is not copied.
+///
+/// # Errors
+/// [`Malformed`] for a body that is not one JSON object with a list of messages.
+pub fn splice<B>(
+    protocol: &dyn Protocol,
+    window: &ModelWindow,
+    history: &ChatHistory,
+    body: Bytes,
+) -> Result<RequestBody<B>, Malformed> {
+    let envelope = Envelope::read(body)?;
+    let plan = plan(protocol, window, history, &envelope).map_err(|_| Malformed)?;
+    let spliced = plan.body.unwrap_or_else(|| Spliced::of(envelope.body().clone()));
+    Ok(RequestBody::made(spliced))
 }
 
 /// Makes the plan. Nothing is stored and nothing sent yet.
@@ -129,7 +113,7 @@ pub(super) fn plan(
     note.asked = asked.len();
     let untouched =
         parts.is_empty() && inserts.is_empty() && ask.hide.iter().all(|field| envelope.get(field).is_none());
-    let body = (!untouched).then(|| splice(protocol, history, envelope, &incoming, parts, inserts, &ask.hide));
+    let body = (!untouched).then(|| stitch(protocol, history, envelope, &incoming, parts, inserts, &ask.hide));
     Ok(Plan { body, asked, note })
 }
 
@@ -195,90 +179,4 @@ pub(super) fn size(protocol: &dyn Protocol, window: &ModelWindow, turn: &Turn) -
 pub(super) fn tokens(protocol: &dyn Protocol, window: &ModelWindow, messages: &[Message]) -> usize {
     let count = |message| window.counter.count(std::str::from_utf8(&protocol.wire(message)).unwrap_or_default());
     messages.iter().map(count).sum()
-}
-
-/// Puts the parts in after the leading instructions, by cutting the body there: nothing of it is
-/// written anew.
-fn splice(
-    protocol: &dyn Protocol,
-    history: &ChatHistory,
-    envelope: &Envelope,
-    incoming: &Incoming,
-    parts: Vec<Part>,
-    inserts: Vec<(usize, Vec<Bytes>)>,
-    hide: &[&'static str],
-) -> Spliced {
-    const COMMA: Bytes = Bytes::from_static(b",");
-    let list = envelope.span(protocol.list()).expect("the list was read from there");
-    let lead = incoming.lead();
-    // What is put where, as (a range of the body, what stands there instead).
-    let mut edits: Vec<(Range<usize>, Vec<Edit>)> = Vec::new();
-    let mut joined: Vec<Edit> = Vec::new();
-    for part in parts {
-        if !joined.is_empty() {
-            joined.push(Edit::Bytes(COMMA));
-        }
-        joined.push(match part {
-            Part::Turns(turns) => Edit::Turns(turns),
-            Part::Element(element) => Edit::Bytes(element),
-        });
-    }
-    if let Some(lifted) = &incoming.lifted {
-        for element in inserts.into_iter().flat_map(|(_, elements)| elements).chain([lifted.clone()]) {
-            if !joined.is_empty() {
-                joined.push(Edit::Bytes(COMMA));
-            }
-            joined.push(Edit::Bytes(element));
-        }
-        joined.insert(0, Edit::Bytes(Bytes::from_static(b"[")));
-        joined.push(Edit::Bytes(Bytes::from_static(b"]")));
-        edits.push((list, joined));
-    } else {
-        if !joined.is_empty() {
-            let at = match (incoming.spans.get(lead), lead.checked_sub(1)) {
-                (Some(next), _) => {
-                    joined.push(Edit::Bytes(COMMA));
-                    next.start
-                }
-                (None, Some(last)) => {
-                    joined.insert(0, Edit::Bytes(COMMA));
-                    incoming.spans[last].end
-                }
-                (None, None) => list.start + 1,
-            };
-            edits.push((at..at, joined));
-        }
-        for (index, elements) in inserts {
-            let at = incoming.spans[index].start;
-            let insert = elements.into_iter().flat_map(|element| [Edit::Bytes(element), Edit::Bytes(COMMA)]);
-            edits.push((at..at, insert.collect()));
-        }
-    }
-    for field in hide {
-        if let Some(span) = envelope.get(field).and_then(|_| envelope.span(field)) {
-            edits.push((span, vec![Edit::Bytes(Bytes::from_static(b"null"))]));
-        }
-    }
-    // Stable: what goes to one place goes in the order it was put down.
-    edits.sort_by_key(|(span, _)| span.start);
-
-    let mut made = Spliced::default();
-    let mut copied = 0;
-    for (span, edit) in edits {
-        made.push(envelope.body().slice(copied..span.start));
-        for edit in edit {
-            match edit {
-                Edit::Bytes(bytes) => made.push(bytes),
-                Edit::Turns(turns) => made.push_turns(history, turns),
-            }
-        }
-        copied = span.end;
-    }
-    made.push(envelope.body().slice(copied..));
-    made
-}
-
-enum Edit {
-    Bytes(Bytes),
-    Turns(Range<usize>),
 }

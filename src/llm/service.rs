@@ -138,9 +138,7 @@ where
         OnMalformed::Refuse => Err(refusal),
         OnMalformed::Pass => {
             tracing::info!(outcome = refusal.code(), "request passed on without its history");
-            let mut untouched = Spliced::default();
-            untouched.push(body.clone());
-            Ok(Asked::Untouched(untouched))
+            Ok(Asked::Untouched(Spliced::of(body.clone())))
         }
     };
     if !is_identity(&parts.headers) {
@@ -154,9 +152,7 @@ where
     }
     if envelope.elements(protocol.list()).is_some_and(|elements| elements.is_empty()) {
         // A question to the server, not to the model: Ollama loads one so.
-        let mut untouched = Spliced::default();
-        untouched.push(body);
-        return Ok(Asked::Untouched(untouched));
+        return Ok(Asked::Untouched(Spliced::of(body)));
     }
     let planned = match plan(&*protocol, &settings.window, session.history(), &envelope) {
         Err(refusal @ (Refusal::NoMessages | Refusal::BadMessage)) => return pass(refusal),
@@ -170,11 +166,7 @@ where
         _ => Refusal::TurnTooLarge,
     })?;
 
-    let body = spliced.unwrap_or_else(|| {
-        let mut untouched = Spliced::default();
-        untouched.push(body);
-        untouched
-    });
+    let body = spliced.unwrap_or_else(|| Spliced::of(body));
     let headers = &mut parts.headers;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     // They tell of the body as the client framed it.

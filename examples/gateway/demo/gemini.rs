@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Invalid, Reply, Says, Talk, id, items, sse, text, tokens};
 
-const SIGNATURE: &str = "CiQB+/signed==";
+const SIGNATURE: &str = "CiQB+/signedAA==";
 
 pub(super) fn generate(path: &str, body: &Value) -> Result<Reply, Invalid> {
     let talk = read(body)?;
