@@ -23,7 +23,7 @@ use crate::turn::Head;
 
 /// Sessions in Redis or Valkey: one memory for many pods.
 ///
-/// See the [module](super::redis)'s documentation for what is stored and how it fails.
+/// See the [module](crate::store::redis)'s documentation for what is stored and how it fails.
 pub struct RedisStore {
     pub(super) servers: Servers,
     pub(super) names: Names,

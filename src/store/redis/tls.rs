@@ -15,14 +15,11 @@ use crate::store::{Operation, StoreError};
 /// Whom to trust, and who we are, on `rediss://` connections.
 ///
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (ca, certificate, key) = (b"", b"", b"");
-/// # let _ = || -> Result<_, tower_session_memory::StoreError> {
 /// use tower_session_memory::store::RedisTls;
 ///
+/// # fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<RedisTls, tower_session_memory::StoreError> {
 /// let tls = RedisTls::with_ca(ca)?.identity(certificate, key)?;
-/// # Ok(tls) };
-/// # Ok(()) }
+/// # Ok(tls) }
 /// ```
 #[derive(Clone)]
 pub struct RedisTls {
