@@ -62,6 +62,16 @@
 //!   out where the caller has looked already ([`Append::searched`](super::Append::searched)). That is
 //!   what the ids stand beside their records for: without, records would have to pass through Lua,
 //!   1.8 ms for 1,000.
+//!
+//! A whole turn, load and append, costs this much CPU in microseconds of client + server with 50 at
+//! once (`benches/stores.rs`, a busy machine of two cores: compare columns). The raw client's
+//! `RPUSH` and `EXPIRE` are not exactly-once; at 20 messages that is what the difference buys.
+//!
+//! | messages | raw client | `Cached`, warm | `RedisStore` alone |
+//! |---|---|---|---|
+//! | 20 | 30 + 12 | 48 + 38 | 70 + 47 |
+//! | 200 | 90 + 49 | 45 + 37 | 465 + 140 |
+//! | 2,000 | 850 + 470 | 100 + 70 | 4,100 + 1,000 |
 
 mod builder;
 mod cluster;
