@@ -120,7 +120,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn append(&self, key: &SessionKey, append: &Append) -> impl Future<Output = Result<Appended, StoreError>> + Send;
 
     /// Deletes a session. Once `Ok`, no load returns a turn of it and no turn loaded from it can be
-    /// appended. Deleting what does not exist is `Ok` and leaves no fence: a first turn that is in
+    /// appended. Deleting what does not exist is `Ok`. It leaves no fence: a first turn that is in
     /// flight is stored.
     fn delete(&self, key: &SessionKey) -> impl Future<Output = Result<Deleted, StoreError>> + Send;
 
