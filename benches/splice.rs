@@ -64,7 +64,7 @@ async fn history(messages: usize) -> ChatHistory {
 }
 
 async fn fill(store: &SharedStore, messages: usize) {
-    let reply = format!(r#"{{"role":"assistant","content":"{}"}}"#, "a".repeat(200 - 35));
+    let reply = format!(r#"{{"role":"assistant","content":"{}"}}"#, "a".repeat(200 - 33));
     let body = Bytes::from(format!(r#"{{"choices":[{{"index":0,"message":{reply},"finish_reason":"stop"}}]}}"#));
     let upstream = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
         let body = body.clone();
@@ -77,7 +77,7 @@ async fn fill(store: &SharedStore, messages: usize) {
     let memory = SessionMemoryLayer::new(store.clone(), Header::conversation("x-conversation-id").trusted_proxy());
     let service = memory.layer(LlmMemoryLayer::new().layer(upstream));
     for _ in 0..messages / 2 {
-        let question = format!(r#"{{"role":"user","content":"{}"}}"#, "q".repeat(200 - 30));
+        let question = format!(r#"{{"role":"user","content":"{}"}}"#, "q".repeat(200 - 28));
         let request = Request::post("/v1/chat/completions")
             .header("x-conversation-id", "c")
             .body(Full::new(Bytes::from(format!(r#"{{"messages":[{question}]}}"#))))
