@@ -78,7 +78,7 @@ async fn throttled_and_conflicting_appends_are_repeated_and_stored_once() {
 #[tokio::test]
 async fn a_table_that_stays_busy_is_unavailable_within_the_patience() {
     for body in [THROTTLED, CONFLICT] {
-        let (store, seen) = store_behind(usize::MAX, body, Duration::from_millis(600)).await;
+        let (store, seen) = store_behind(usize::MAX, body, Duration::from_secs(2)).await;
         let (key, append) = append();
         let asked = Instant::now();
         let error = store.append(&key, &append).await.unwrap_err();
@@ -86,7 +86,7 @@ async fn a_table_that_stays_busy_is_unavailable_within_the_patience() {
         if body == CONFLICT {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "nothing was written");
         }
-        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         assert!(seen.load(Ordering::SeqCst) > 1);
     }
 }

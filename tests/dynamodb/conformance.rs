@@ -16,7 +16,8 @@ async fn instances() -> Instances {
     // One case after the other: each has two minutes, and this server answers one request at a time.
     static ALONE: Semaphore = Semaphore::const_new(1);
     let alone = ALONE.acquire().await.unwrap();
-    Instances::new(store).and(options.with_config(&config())).keeping(alone)
+    // The emulator serves one request at a time, and copies its tables for each transaction.
+    Instances::new(store).and(options.with_config(&config())).crowd(60).keeping(alone)
 }
 
 tower_session_memory::conformance_tests!(instances);

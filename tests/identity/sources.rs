@@ -45,8 +45,9 @@ async fn bad_input_08_a_path_is_never_decoded() {
     ] {
         server.get(other, &[]).await.refused(400, "missing_conversation");
     }
-    // Dots are an id like any other: nothing walks up from here.
-    assert_eq!(send("..").await.key(), "::..");
+    // Nothing walks up from here.
+    send("..").await.refused(400, "bad_identity");
+    assert_eq!(send("...").await.key(), "::...");
 }
 
 #[tokio::test]

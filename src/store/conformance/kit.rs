@@ -34,6 +34,7 @@ pub struct Instances {
     // In the order in which they are dropped: what is kept outlives the stores.
     first: SharedStore,
     second: SharedStore,
+    crowd: usize,
     _kept: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -41,7 +42,7 @@ impl Instances {
     /// One instance, which also takes the part of the second: for stores of one process.
     pub fn new(store: impl Store) -> Self {
         let first = SharedStore::new(store);
-        Self { second: first.clone(), first, _kept: Vec::new() }
+        Self { second: first.clone(), first, crowd: 1_000, _kept: Vec::new() }
     }
 
     /// With another instance on the same sessions: a second connection, a second handle of the file.
@@ -56,6 +57,18 @@ impl Instances {
     pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
         self._kept.push(Arc::new(guard));
         self
+    }
+
+    /// How many turns meet on one session in the case that crowds one; 1,000 by default. For
+    /// emulators that serve one request at a time: a real server is to be tried with the default.
+    #[must_use]
+    pub fn crowd(mut self, turns: usize) -> Self {
+        self.crowd = turns;
+        self
+    }
+
+    pub(super) fn crowd_size(&self) -> usize {
+        self.crowd
     }
 
     /// The first instance.

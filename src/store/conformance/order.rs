@@ -125,7 +125,7 @@ pub(super) async fn readers_see_a_growing_prefix_of_whole_turns(instances: &Inst
 /// A session under attack may answer slowly, or that it is too busy; others must not feel more of it.
 pub(super) async fn a_thousand_turns_at_once_harm_no_other_session(instances: &Instances) -> Check {
     let (crowded, quiet) = (instances.session(), instances.session());
-    let turns: Vec<Turn> = (0..1_000).map(|number| turn(&format!("turn {number}"))).collect();
+    let turns: Vec<Turn> = (0..instances.crowd_size()).map(|number| turn(&format!("turn {number}"))).collect();
     let crowd = turns.iter().enumerate().map(|(index, turn)| {
         let (session, append) = (crowded.by(index), rebase(turn, Head::ABSENT));
         async move { (append.turn.id(), session.attempt(&append).await) }
