@@ -40,6 +40,11 @@ if ! cmp -s tests/requirements.txt target/python/requirements.txt; then
     cp tests/requirements.txt target/python/requirements.txt
 fi
 export PATH="$PWD/target/python/bin:$PATH"
+# A package of Python's brings Valkey's server for this machine.
+valkey=$(find "$PWD/target/python" -name valkey-server -path "*linux-$(uname -m)*" | head -n 1)
+if [ -n "$valkey" ]; then
+    export VALKEY_SERVER="${VALKEY_SERVER:-$valkey}"
+fi
 
 if [ -x tests/sdk/install.sh ]; then
     tests/sdk/install.sh
