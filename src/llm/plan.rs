@@ -101,7 +101,7 @@ pub(super) fn plan(
     } else {
         let elements = spoken.iter().map(|index| (*index, incoming.element(envelope, *index)));
         elements
-            .map(|(index, element)| (index, pairing.step(&element).0))
+            .map(|(index, element)| (index, pairing.step(&element, spoken.last() == Some(&index)).0))
             .filter(|(_, insert)| !insert.is_empty())
             .collect()
     };

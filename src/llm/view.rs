@@ -35,20 +35,25 @@ impl<'a> Pairing<'a> {
     }
 
     /// What must come before this element, and the results in it that answer nothing.
-    pub(super) fn step(&mut self, element: &[u8]) -> (Vec<Bytes>, Vec<CallId>) {
+    /// The request's `last` is followed by no other results.
+    pub(super) fn step(&mut self, element: &Bytes, last: bool) -> (Vec<Bytes>, Vec<CallId>) {
         if self.open.is_empty() && memmem::find(element, self.protocol.tool_mark()).is_none() {
             return (Vec::new(), Vec::new());
         }
         let Tools { calls, results } = self.protocol.tools(element);
         let mut orphans = Vec::new();
         let any_result = !results.is_empty();
+        let shared = self.protocol.results_share_an_element();
+        // Results alone may have more of them behind, in an element of their own: one that was made
+        // up, and that a client sends along with its own copy.
+        let only_results = any_result && (!shared || self.protocol.without_results(element, &results).is_none());
         for result in results {
             match self.open.iter().position(|call| result.answers(call)) {
                 Some(index) => drop(self.open.remove(index)),
                 None => orphans.push(result),
             }
         }
-        let one_after_the_other = any_result && !self.protocol.results_share_an_element();
+        let one_after_the_other = only_results && !(shared && last);
         // Several calls in elements of their own (items) stand together before their results.
         let more_calls = !calls.is_empty() && !any_result && self.protocol.calls_stand_apart();
         let missing = if one_after_the_other || more_calls || (!any_result && self.stays_open(element)) {
@@ -100,7 +105,7 @@ pub(super) fn parts(
             .collect();
         while !whole && elements.pop_if(|last| protocol.leads(last)).is_some() {}
         for element in elements {
-            let (before, orphans) = pairing.step(&element);
+            let (before, orphans) = pairing.step(&element, false);
             parts.extend(before.into_iter().map(Part::Element));
             let element = match orphans.is_empty() {
                 true => Some(element),

@@ -319,6 +319,20 @@ proptest! {
     }
 }
 
+/// An exchange of the property test, in short: results, tools, end, resend.
+fn exchange((results, tools, end, resend): (usize, bool, u8, bool)) -> Exchange {
+    Exchange { results, tools, end, resend }
+}
+
+#[tokio::test]
+async fn results_behind_a_resent_question_without_an_answer_keep_their_calls() {
+    // The client answers one of the calls; the reply to that never comes; the client resends all.
+    let exchanges = [(0, true, 255, false), (1, false, 255, false), (0, true, 0, true), (0, false, 255, true)];
+    for path in PATHS {
+        converse(path, &exchanges.map(exchange), ModelWindow::default()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_forgotten_result_is_made_up_for_and_the_stored_turn_left_alone() {
     let bed = Bed::new();
