@@ -173,7 +173,7 @@ impl Server {
 /// Runs a program until the returned child's standard input ends, which it does when this process does,
 /// even by SIGKILL. Then the directory goes, unless it holds a file `keep`.
 fn keep(dir: &Path, program: &Path, arguments: &[String]) -> Child {
-    const KEEPER: &str = r#"dir="$1"; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid 2>/dev/null; wait $pid
+    const KEEPER: &str = r#"dir="$1"; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid 2>/dev/null; kill -TERM $pid 2>/dev/null; wait $pid
         [ -e "$dir/keep" ] || rm -rf "$dir""#;
     let mut command = Command::new("sh");
     command.args(["-c", KEEPER, "sh"]).arg(dir);
