@@ -30,6 +30,21 @@ fn session_of<B>(request: &Request<B>) -> ChatSession {
     request.extensions().get::<ChatSession>().expect("the layer is there").clone()
 }
 
+/// Answers with one buffer. Held by the response, the session is committed with the body; else before
+/// the head.
+async fn answer_holding(
+    held: bool,
+    request: Request<Incoming>,
+) -> Result<Response<http_body_util::Full<Bytes>>, Infallible> {
+    let session = session_of(&request);
+    session.append(Message::user("question")).unwrap();
+    let mut response = plain("answer")?;
+    if held {
+        response.extensions_mut().insert(session);
+    }
+    Ok(response)
+}
+
 /// A layer around a handler that never answers; the request is cut once the handler is at work.
 async fn leave_before_head(protocol: Protocol, memory: &SessionMemoryLayer) {
     let working = Arc::new(Notify::new());
@@ -197,16 +212,7 @@ async fn a_client_that_leaves_during_the_commit_loses_nothing_and_stores_nothing
         for held in [false, true] {
             let store = Watched::new(Mood::Slow);
             let memory = layer(&store, |_| {});
-            let handler = service_fn(move |request: Request<Incoming>| async move {
-                let session = session_of(&request);
-                session.append(Message::user("question")).unwrap();
-                // Held by the response, the session is committed with the body; else before the head.
-                let mut response = plain("answer")?;
-                if held {
-                    response.extensions_mut().insert(session);
-                }
-                Ok::<_, Infallible>(response)
-            });
+            let handler = service_fn(move |request| answer_holding(held, request));
             let address = serve(protocol, memory.layer(handler)).await;
             let mut client = Client::connect(protocol, address).await;
             let sent = tokio::spawn(async move {
@@ -315,15 +321,7 @@ async fn deliver_sends_the_response_although_its_turn_is_lost() {
         for held in [false, true] {
             let store = Watched::new(Mood::Failing);
             let memory = layer(&store, |policy| policy.on_commit_failure = OnCommitFailure::Deliver);
-            let handler = service_fn(move |request: Request<Incoming>| async move {
-                let session = session_of(&request);
-                session.append(Message::user("question")).unwrap();
-                let mut response = plain("answer")?;
-                if held {
-                    response.extensions_mut().insert(session);
-                }
-                Ok::<_, Infallible>(response)
-            });
+            let handler = service_fn(move |request| answer_holding(held, request));
             let address = serve(protocol, memory.layer(handler)).await;
             let mut client = Client::connect(protocol, address).await;
             let response = patient("the head", client.send(post(protocol, address))).await.unwrap();
