@@ -145,11 +145,14 @@ async fn a_cut_file_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn many_may_make_the_file_at_once() {
-    let place = Place::new();
-    let opened = futures_util::future::join_all((0..8).map(|_| SqliteStore::open(place.file()))).await;
-    for (number, store) in opened.into_iter().enumerate() {
-        let store = store.unwrap();
-        assert_eq!(add(&store, &key("a"), &turn("hello")).await.unwrap().sequence, number as u64 + 1);
+    // Again and again: who looks while another makes the tables must not take them for a stranger's.
+    for _ in 0..20 {
+        let place = Place::new();
+        let opened = futures_util::future::join_all((0..8).map(|_| SqliteStore::open(place.file()))).await;
+        for (number, store) in opened.into_iter().enumerate() {
+            let store = store.unwrap();
+            assert_eq!(add(&store, &key("a"), &turn("hello")).await.unwrap().sequence, number as u64 + 1);
+        }
     }
 }
 

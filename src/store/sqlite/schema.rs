@@ -69,9 +69,14 @@ pub(super) enum Content {
 
 /// Looks, and changes nothing.
 pub(super) fn inspect(connection: &Connection) -> Result<Content, Failure> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // One statement, one moment: read one by one, half of them may be from before another process made
+    // the tables, and half from after.
+    let (application, version, objects): (i64, i64, i64) = connection.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     match (application, version) {
         (0, 0) if objects == 0 => Ok(Content::Empty),
         (APPLICATION_ID, VERSION) => {
