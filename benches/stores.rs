@@ -1,5 +1,6 @@
 //! What a turn costs on Redis, beside the raw client in the same run:
 //! `cargo bench --features cache,redis --bench stores`. Read the ratios; the rates are this machine's.
+//! `... --bench stores -- 200 50` measures one cell: 200 messages, 50 at once.
 //!
 //! A turn is: load the newest messages of a session, append two. The raw client does `LRANGE` of the
 //! messages and a pipelined `RPUSH` and `EXPIRE` on one multiplexed connection, which is **not**
@@ -34,8 +35,12 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let cell: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     runtime.block_on(async {
         let server = RedisServer::start();
+        if let [messages, tasks] = cell[..] {
+            return direct(&server, messages, tasks).await;
+        }
         println!("direct: turns/s (median of {ROUNDS} rounds), p50, p99, CPU per turn of client and server");
         for messages in [20, 200, 2_000] {
             for tasks in [1, 50, 500] {
@@ -267,9 +272,11 @@ async fn push(connection: &mut MultiplexedConnection, session: &str) -> Result<(
 
 async fn fill(store: &impl Store, session: &str, messages: usize) -> Result<(), Error> {
     let key = key(session);
-    let mut head = Head::ABSENT;
+    let (mut head, mut newest) = (Head::ABSENT, None);
     for _ in 0..messages / 2 {
-        head = store.append(&key, &append(head)).await?.head;
+        let append = append(head, newest);
+        newest = Some(append.turn.id());
+        head = store.append(&key, &append).await?.head;
     }
     Ok(())
 }
@@ -278,15 +285,15 @@ async fn turn(store: &impl Store, session: &str, messages: usize) -> Result<(), 
     let key = key(session);
     let loaded = store.load(&key, &Read::new(Window::newest(messages / 2))).await?;
     assert_eq!(std::hint::black_box(&loaded).turns.len(), messages / 2);
-    store.append(&key, &append(loaded.head)).await?;
+    store.append(&key, &append(loaded.head, loaded.turns.last().map(Turn::id))).await?;
     Ok(())
 }
 
-/// As the layer makes it: a fresh id, a life, the head that was loaded.
-fn append(head: Head) -> Append {
+/// As the layer makes it: a fresh id, a life, the head and the newest turn that were loaded.
+fn append(head: Head, newest: Option<TurnId>) -> Append {
     let messages = vec![Message::user("x".repeat(TEXT)), Message::assistant("x".repeat(TEXT))];
     let turn = Turn::new(TurnId::random(), TurnStatus::Complete, messages);
-    Append::new(turn, head).searched().ttl(Some(Duration::from_secs(3600)))
+    Append::new(turn, head).newest(newest).searched().ttl(Some(Duration::from_secs(3600)))
 }
 
 fn name(client: usize, task: usize) -> String {

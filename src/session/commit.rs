@@ -148,6 +148,7 @@ async fn append(shared: &Shared, turn: Turn) -> CommitResult {
     let mut append =
         Append::unconditional(turn).concurrency(policy.concurrency).ttl(policy.ttl).retention(policy.retention);
     append.expected = shared.expected;
+    append.newest = shared.history.turns().last().map(Turn::id);
     let (turn, began) = ((append.turn.status(), append.turn.bytes()), Instant::now());
     // A client's id was looked for in the load and any other is fresh: only later turns can have it.
     append.searched = shared.expected.is_some() && shared.replay.is_none();

@@ -1,7 +1,7 @@
 //! History that does not change is not fetched twice.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use moka::sync::Cache;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::key::{Scope, SessionKey};
 use crate::policy::Window;
-use crate::turn::{Head, Turn};
+use crate::turn::{Head, Turn, TurnId};
 
 /// Any store, with a copy in this process of the turns that it has loaded before.
 ///
@@ -32,60 +32,127 @@ use crate::turn::{Head, Turn};
 /// ```
 pub struct Cached<S> {
     store: S,
-    copies: Cache<SessionKey, Copy>,
+    copies: Cache<SessionKey, Slot>,
+}
+
+/// A session's copy, shared by all who load it. Never locked across an await.
+type Slot = Arc<Mutex<Copy>>;
+
+fn lock(slot: &Slot) -> MutexGuard<'_, Copy> {
+    // Every change below is complete before anything could panic, so a poisoned copy is whole.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The newest turns of a session as of some head, without a gap.
-#[derive(Clone)]
 struct Copy {
     head: Head,
-    /// Oldest first. Turns stored here since stand in `tail`, so that a turn does not copy them all.
-    turns: Arc<[Turn]>,
-    tail: Vec<Turn>,
+    /// Oldest first; never empty.
+    turns: Vec<Turn>,
     bytes: usize,
     messages: usize,
     /// The window that was asked for: with it, or a smaller one, no older turn would fit. `None` for
     /// a session that was begun here and not loaded since.
     asked: Option<Window>,
+    /// Turns pushed since it was last looked whether the oldest still fit.
+    pushed: usize,
+    /// Raised when the turns are replaced: whoever asked the store in between must not add to them.
+    generation: u64,
+    /// What the cache believes that it weighs.
+    weighed: usize,
+}
+
+/// A copy as it was when the store was asked for what is newer.
+struct Mark {
+    head: Head,
+    newest: TurnId,
+    generation: u64,
 }
 
 impl Copy {
-    /// How long `tail` gets before it is joined to `turns`.
-    const TAIL: usize = 64;
+    /// After so many pushes the oldest turns that no longer fit are dropped.
+    const LEEWAY: usize = 64;
 
-    fn new(head: Head, turns: &[Turn], asked: Option<Window>) -> Self {
+    fn new(head: Head, turns: Vec<Turn>, asked: Option<Window>) -> Self {
         let bytes = turns.iter().map(Turn::bytes).sum();
         let messages = turns.iter().map(|turn| turn.messages().len()).sum();
-        Self { head, turns: turns.into(), tail: Vec::new(), bytes, messages, asked }
+        Self { head, turns, bytes, messages, asked, pushed: 0, generation: 0, weighed: 0 }
     }
 
-    fn len(&self) -> usize {
-        self.turns.len() + self.tail.len()
+    fn newest(&self) -> Option<TurnId> {
+        self.turns.last().map(Turn::id)
     }
 
-    fn newest_first(&self) -> impl Iterator<Item = &Turn> {
-        self.tail.iter().rev().chain(self.turns.iter().rev())
+    fn mark(&self) -> Option<Mark> {
+        Some(Mark { head: self.head, newest: self.newest()?, generation: self.generation })
     }
 
-    /// The newest so many turns, oldest first.
-    fn extend_with_newest(&self, count: usize, into: &mut Vec<Turn>) {
-        let of_tail = count.min(self.tail.len());
-        into.extend_from_slice(&self.turns[self.turns.len() - (count - of_tail)..]);
-        into.extend_from_slice(&self.tail[self.tail.len() - of_tail..]);
+    /// An estimate, with what stands around the text: keys, records, lists of messages.
+    fn weight(&self) -> usize {
+        self.bytes + self.turns.len() * 256 + self.messages * 64 + 512
     }
 
-    fn push(mut self, turn: Turn, head: Head) -> Self {
-        self.head = head;
+    fn replace(&mut self, loaded: &Loaded, window: Window) {
+        let generation = self.generation + 1;
+        *self = Self { generation, ..Self::new(loaded.head, loaded.turns.clone(), Some(window)) };
+    }
+
+    fn push(&mut self, turn: Turn) {
+        self.head.sequence += 1;
         self.bytes += turn.bytes();
         self.messages += turn.messages().len();
-        self.tail.push(turn);
-        if self.tail.len() < Self::TAIL {
-            return self;
+        self.turns.push(turn);
+        self.pushed += 1;
+        if self.pushed >= Self::LEEWAY
+            && let Some(asked) = self.asked
+        {
+            self.pushed = 0;
+            let fitting = asked.fit(self.turns.iter().rev().map(size));
+            for turn in self.turns.drain(..self.turns.len() - fitting) {
+                self.bytes -= turn.bytes();
+                self.messages -= turn.messages().len();
+            }
         }
-        let fitting = self.asked.map_or(self.len(), |asked| asked.fit(self.newest_first().map(size)));
-        let mut turns = Vec::with_capacity(fitting);
-        self.extend_with_newest(fitting, &mut turns);
-        Self::new(head, &turns, self.asked)
+    }
+
+    /// The whole window, from the copy and what is newer than `mark`; `None` if they do not give all
+    /// of it.
+    fn merge(&mut self, mark: &Mark, mut loaded: Loaded, window: Window) -> Option<Loaded> {
+        // What the store has trimmed is not to be told from a copy.
+        let stored = match (loaded.kept, loaded.truncated) {
+            (Some(kept), _) => usize::try_from(kept).unwrap_or(usize::MAX),
+            // The window ends before what is stored does, wherever that is.
+            (None, true) => usize::MAX,
+            (None, false) => return None,
+        };
+        if self.generation != mark.generation {
+            return None;
+        }
+        // Others may have added some of the same turns meanwhile, or later ones, which are not part of
+        // this answer.
+        let ahead = (self.head.sequence - mark.head.sequence) as usize;
+        let later = ahead.saturating_sub(loaded.turns.len());
+        loaded.turns.drain(..).skip(ahead).for_each(|turn| self.push(turn));
+
+        let turns = &self.turns[..self.turns.len().checked_sub(later)?];
+        let have = stored.min(turns.len());
+        let fitting = if later == 0 && self.bytes <= window.bytes && self.messages <= window.messages {
+            // The totals fit, so all of them do: no need to look at each.
+            have.min(window.turns)
+        } else {
+            window.fit(turns.iter().rev().take(stored).map(size))
+        };
+        let covered = self.asked.is_some_and(|asked| within(window, asked));
+        let more_may_fit = fitting == have && have < stored && fitting < window.turns;
+        if more_may_fit && !covered {
+            return None;
+        }
+        loaded.turns = turns[turns.len() - fitting..].to_vec();
+        loaded.truncated = fitting < stored;
+        loaded.since = None;
+        if !covered {
+            self.asked = Some(window);
+        }
+        Some(loaded)
     }
 }
 
@@ -98,10 +165,10 @@ impl<S: Store> Cached<S> {
     pub fn new(store: S, bytes: u64) -> Self {
         let copies = Cache::builder()
             .max_capacity(bytes)
-            .weigher(|key: &SessionKey, copy: &Copy| {
-                // An estimate of what stands around the text: keys, records, lists of messages.
-                let around = copy.len() * 256 + copy.messages * 64 + key.encoded().len() + 256;
-                u32::try_from(copy.bytes + around).unwrap_or(u32::MAX)
+            .weigher(|key: &SessionKey, slot: &Slot| {
+                let mut copy = lock(slot);
+                copy.weighed = copy.weight();
+                u32::try_from(copy.weighed + key.encoded().len()).unwrap_or(u32::MAX)
             })
             .build();
         Self { store, copies }
@@ -112,73 +179,70 @@ impl<S: Store> Cached<S> {
         &self.store
     }
 
-    /// All of the window, from the copy and what is newer; `None` if they do not give the whole answer.
-    async fn load_newer(&self, key: &SessionKey, read: &Read, copy: &Copy) -> Result<Option<Loaded>, StoreError> {
-        let asked = Read { known: Some(copy.head), ..*read };
-        let mut loaded = self.store.load(key, &asked).await?;
+    /// The whole window, all of it from the store, and kept.
+    async fn load_whole(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+        let whole = self.store.load(key, &Read { known: None, newest: None, ..*read }).await?;
+        self.keep(key, &whole, read.window);
+        Ok(whole)
+    }
+
+    /// The whole window, from the copy and what is newer; `None` if they do not give all of it.
+    async fn load_newer(
+        &self,
+        key: &SessionKey,
+        read: &Read,
+        slot: &Slot,
+        mark: &Mark,
+    ) -> Result<Option<Loaded>, StoreError> {
+        let asked = Read { known: Some(mark.head), newest: Some(mark.newest), ..*read };
+        let loaded = self.store.load(key, &asked).await?;
         if loaded.since.is_none() {
-            // Another life, or more news than fits: this is the whole window already.
+            // Another life, turns that were lost, or more news than fits: this is the whole window.
+            self.keep(key, &loaded, read.window);
             return Ok(Some(loaded));
         }
-        let news = std::mem::take(&mut loaded.turns);
-        // What the store has trimmed is not to be told from a copy.
-        let stored = match (loaded.kept, loaded.truncated) {
-            (Some(kept), _) => usize::try_from(kept).unwrap_or(usize::MAX),
-            // The window ends before what is stored does, wherever that is.
-            (None, true) => usize::MAX,
-            (None, false) => return Ok(None),
-        };
-        let have = stored.min(news.len() + copy.len());
-        let new_bytes: usize = news.iter().map(Turn::bytes).sum();
-        let new_messages: usize = news.iter().map(|turn| turn.messages().len()).sum();
-        let fitting =
-            if copy.bytes + new_bytes <= read.window.bytes && copy.messages + new_messages <= read.window.messages {
-                // The totals fit, so all of them do: no need to look at each.
-                have.min(read.window.turns)
-            } else {
-                read.window.fit(news.iter().rev().chain(copy.newest_first()).take(stored).map(size))
-            };
-        let more_may_fit = fitting == have && have < stored && fitting < read.window.turns;
-        if more_may_fit && !copy.asked.is_some_and(|asked| within(read.window, asked)) {
-            return Ok(None);
+        let mut copy = lock(slot);
+        let whole = copy.merge(mark, loaded, read.window);
+        let grown = copy.weight() > copy.weighed + copy.weighed / 8;
+        drop(copy);
+        if grown {
+            self.copies.insert(key.clone(), slot.clone());
         }
-        let from_copy = fitting.saturating_sub(news.len());
-        let mut turns = Vec::with_capacity(fitting);
-        copy.extend_with_newest(from_copy, &mut turns);
-        let skip = news.len().saturating_sub(fitting);
-        turns.extend(news.into_iter().skip(skip));
-        loaded.turns = turns;
-        loaded.since = None;
-        Ok(Some(loaded))
+        Ok(whole)
     }
 
     /// Keeps a whole window as the session's copy.
-    fn keep(&self, key: &SessionKey, loaded: &Loaded, window: Window, before: Option<&Copy>) {
-        let of_this_life = before.filter(|copy| copy.head.epoch == loaded.head.epoch);
-        if let Some(copy) = of_this_life.filter(|copy| copy.head.sequence <= loaded.head.sequence) {
-            let nothing_new = copy.head == loaded.head && copy.asked == Some(window);
-            // A smaller window must not make the copy of a larger one useless.
-            if nothing_new || copy.asked.is_some_and(|asked| !within(asked, window)) {
-                return;
-            }
-        }
+    fn keep(&self, key: &SessionKey, loaded: &Loaded, window: Window) {
         if loaded.turns.is_empty() {
-            self.copies.invalidate(key);
-        } else {
-            self.copies.insert(key.clone(), Copy::new(loaded.head, &loaded.turns, Some(window)));
+            return self.copies.invalidate(key);
         }
+        let slot = match self.copies.get(key) {
+            Some(slot) => {
+                lock(&slot).replace(loaded, window);
+                slot
+            }
+            None => Arc::new(Mutex::new(Copy::new(loaded.head, loaded.turns.clone(), Some(window)))),
+        };
+        self.copies.insert(key.clone(), slot);
     }
 
     /// The turn that was just stored is the one that the next load need not fetch.
     fn extend(&self, key: &SessionKey, append: &Append, head: Head) {
-        let turn = append.turn.clone();
-        let copy = match self.copies.get(key) {
-            Some(copy) if copy.head == Head::new(head.epoch, head.sequence - 1) => copy.push(turn, head),
-            None if head.sequence == 1 => Copy::new(head, &[turn], None),
-            // Turns of others in between: the next load fetches them along with this one.
-            _ => return,
-        };
-        self.copies.insert(key.clone(), copy);
+        match self.copies.get(key) {
+            Some(slot) => {
+                let mut copy = lock(&slot);
+                // Unless turns of others are in between: the next load fetches them along with this one.
+                let follows = copy.head == Head::new(head.epoch, head.sequence - 1);
+                if follows && append.newest.is_some() && append.newest == copy.newest() {
+                    copy.push(append.turn.clone());
+                }
+            }
+            None if head.sequence == 1 => {
+                let copy = Copy::new(head, vec![append.turn.clone()], None);
+                self.copies.insert(key.clone(), Arc::new(Mutex::new(copy)));
+            }
+            None => {}
+        }
     }
 }
 
@@ -210,16 +274,16 @@ impl<S: Store> Store for Cached<S> {
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
-        let copy = self.copies.get(key);
-        let whole = match &copy {
-            Some(copy) => self.load_newer(key, read, copy).await?,
-            None => None,
+        let slot = self.copies.get(key);
+        let mark = slot.as_ref().and_then(|slot| lock(slot).mark());
+        let whole = match (&slot, &mark) {
+            (Some(slot), Some(mark)) => self.load_newer(key, read, slot, mark).await?,
+            _ => None,
         };
         let whole = match whole {
             Some(whole) => whole,
-            None => self.store.load(key, &Read { known: None, ..*read }).await?,
+            None => self.load_whole(key, read).await?,
         };
-        self.keep(key, &whole, read.window, copy.as_ref());
         Ok(answer(whole, read.known))
     }
 

@@ -79,7 +79,8 @@ use crate::turn::Head;
 ///   2. the session has another epoch than expected, or is gone: [`ErrorKind::Gone`]. A session that
 ///      was absent ([`Head::ABSENT`](crate::Head::ABSENT)) and has meanwhile begun its *first*
 ///      life since then is not gone: two first turns are like any two turns;
-///   3. it has fewer turns than expected: [`ErrorKind::RolledBack`];
+///   3. it has fewer turns than expected: [`ErrorKind::RolledBack`]; also, in a store that may lose
+///      turns it has acknowledged, when another turn than [`Append::newest`] stands where that stood;
 ///   4. it has more: [`ErrorKind::Conflict`] if [`Strict`](crate::Concurrency::Strict), else go on;
 ///   5. store the turn, move the session's end of life to now + `ttl`, trim whole oldest turns that
 ///      exceed the retention, never the new one.

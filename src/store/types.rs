@@ -108,6 +108,10 @@ pub struct Read {
     pub window: Window,
     /// A head that the caller already has the history of: only newer turns are wanted.
     pub known: Option<Head>,
+    /// The newest turn of that known history, where the caller can say it. A store that may lose turns
+    /// it has acknowledged tells by it that others have taken their places, and does not answer with
+    /// what is newer than a history that never was.
+    pub newest: Option<TurnId>,
     /// A turn to look for in the whole session, for replays.
     pub find: Option<TurnId>,
 }
@@ -115,13 +119,20 @@ pub struct Read {
 impl Read {
     /// The newest turns that fit.
     pub const fn new(window: Window) -> Self {
-        Self { window, known: None, find: None }
+        Self { window, known: None, newest: None, find: None }
     }
 
     /// Only what is newer than this head.
     #[must_use]
     pub const fn known(mut self, head: Head) -> Self {
         self.known = Some(head);
+        self
+    }
+
+    /// The newest turn of the known history.
+    #[must_use]
+    pub const fn newest(mut self, id: TurnId) -> Self {
+        self.newest = Some(id);
         self
     }
 
@@ -196,6 +207,10 @@ pub struct Append {
     pub turn: Turn,
     /// The head that its history was loaded at; `None` appends to whatever is there.
     pub expected: Option<Head>,
+    /// The newest turn of that history, where the caller can say it. A store that may lose turns it has
+    /// acknowledged refuses a turn whose history it lost, even when others have taken the places:
+    /// [`ErrorKind::RolledBack`](super::ErrorKind::RolledBack).
+    pub newest: Option<TurnId>,
     /// What happens when other turns were stored since.
     pub concurrency: Concurrency,
     /// The session's life from now on; `None` for ever.
@@ -218,11 +233,19 @@ impl Append {
         Self {
             turn,
             expected: None,
+            newest: None,
             concurrency: Concurrency::Rebase,
             ttl: None,
             retention: Retention::default(),
             searched: false,
         }
+    }
+
+    /// The newest turn of the history that was loaded.
+    #[must_use]
+    pub fn newest(mut self, id: Option<TurnId>) -> Self {
+        self.newest = id;
+        self
     }
 
     /// What happens when other turns were stored since.

@@ -41,7 +41,7 @@ mod unix_socket_acl_resp3 {
                 RedisServer::with(&["--appendonly", "yes", "--unixsocket", "{dir}/socket", "--databases", "4"]);
             server.ask::<()>(concat!(
                 "ACL SETUSER pod on >p%ss ~tsm:* ",
-                "+eval +evalsha +lrange +lindex +llen +lset +rpush +ltrim +lpos +pexpire +persist +time ",
+                "+eval +evalsha +lrange +lindex +llen +lset +rpush +ltrim +lpos +pexpire +pttl +persist +time ",
                 "+zadd +zcard +zrem +zrevrangebyscore +scan +set +ping +info +config|get +select +hello"
             ));
             server

@@ -1,25 +1,29 @@
 //! What stands in Redis, and how it is read back.
 //!
-//! A session is one list: for each turn its id and its record, oldest first, and one header at the
-//! end. Everything is readable text:
+//! A session is one list: a header, and for each turn its record, its id and a header once more,
+//! oldest first. Everything is readable text:
 //!
 //! ```text
-//! 0  6f1c...e2                                              id of the oldest turn kept
-//! 1  412 2 {"v":1,"id":"6f1c...e2","at":...,"messages":[..] bytes, messages, record
-//! 2  ...
-//! -1 {"v":1,"epoch":...,"turns":12,"base":0,"bytes":...,"messages":...,"reborn":0,"at":...}
+//!  0  1 1732450000000000 0 0 0 0 1732450000000
+//!  1  {"v":1,"id":"6f1c...e2","at":...,"messages":[...],"sum":"..."}       record
+//!  2  6f1c...e2                                                           id
+//!  3  1 1732450000000000 0 1 412 2 1732450000000 6f1c0a88b1d2c3e4
+//!     version, epoch, reborn, turns, bytes, messages, at, newest turn
 //! ```
+//!
+//! A header is never written again. It counts from the beginning of the life, so how much any run of
+//! turns takes up is the difference of two headers, and trimming the oldest turns leaves the header of
+//! the last one trimmed as the first element. It names the turn before it (the first half of its id),
+//! so that turns which were lost, and whose places others have taken since, are noticed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use redis::Value;
-use serde::Deserialize;
 
 use super::failure::Failure;
 use crate::key::{SessionKey, Subject};
 use crate::store::{Loaded, Read};
-use crate::turn::{Head, RecordError, Turn};
+use crate::turn::{Head, RecordError, Turn, TurnId};
 
 /// The version of the header that this build writes and reads.
 const VERSION: u64 = 1;
@@ -62,30 +66,51 @@ impl Names {
     }
 }
 
-/// The last element of a session's list.
-#[derive(Debug, Deserialize)]
+/// What a session was like after one of its turns; the last element of its list says what it is like.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     pub(super) epoch: u64,
     pub(super) turns: u64,
-    base: u64,
-    bytes: u64,
-    messages: u64,
     at: u64,
+    newest: Option<Tag>,
+}
+
+/// The first half of a turn's id.
+type Tag = [u8; 8];
+
+fn tag(id: TurnId) -> Tag {
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&id.as_bytes()[..8]);
+    tag
+}
+
+/// A turn as headers name it.
+pub(super) fn tag_text(id: TurnId) -> String {
+    let mut text = id.to_string();
+    text.truncate(16);
+    text
 }
 
 impl Header {
     pub(super) fn parse(raw: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Version {
-            v: u64,
+        const STRANGE: Failure = Failure::Unreadable("the key holds something else than a session");
+        let text = std::str::from_utf8(raw).map_err(|_| STRANGE)?;
+        let mut fields = text.split(' ');
+        let mut field = || fields.next().and_then(|digits| digits.parse::<u64>().ok());
+        match field() {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => return Err(Failure::Newer),
+            _ => return Err(STRANGE),
         }
-        match serde_json::from_slice(raw) {
-            Ok(Version { v }) if v > VERSION => Err(Failure::Newer),
-            Ok(Version { v: VERSION }) => {
-                serde_json::from_slice(raw).map_err(|_| Failure::Unreadable("the session's header cannot be read"))
-            }
-            _ => Err(Failure::Unreadable("the key holds something else than a session")),
-        }
+        let unreadable = || Failure::Unreadable("a header of the session cannot be read");
+        let mut next = || field().ok_or_else(unreadable);
+        let (epoch, _reborn, turns, _bytes, _messages, at) = (next()?, next()?, next()?, next()?, next()?, next()?);
+        let newest = match fields.next() {
+            Some("") => None,
+            Some(digits) => Some(u64::from_str_radix(digits, 16).map_err(|_| unreadable())?.to_be_bytes()),
+            None => return Err(unreadable()),
+        };
+        Ok(Self { epoch, turns, at, newest })
     }
 
     pub(super) fn head(&self) -> Head {
@@ -96,28 +121,15 @@ impl Header {
         UNIX_EPOCH + Duration::from_millis(self.at)
     }
 
-    pub(super) fn is_trimmed(&self) -> bool {
-        self.base > 0
-    }
-
-    fn kept(&self) -> u64 {
-        self.turns.saturating_sub(self.base)
+    /// Whether this is what the caller knows: of the same life, as many turns, and the same newest one.
+    fn is(&self, known: Head, newest: Option<TurnId>) -> bool {
+        self.head() == known && newest.is_none_or(|newest| self.newest == Some(tag(newest)))
     }
 }
 
-/// A turn as its element, with the sizes that scripts count by in front.
-pub(super) fn encode(key: &SessionKey, turn: &Turn) -> Vec<u8> {
-    let record = turn.to_record(key);
-    let mut element = format!("{} {} ", turn.bytes(), turn.messages().len()).into_bytes();
-    element.extend_from_slice(&record);
-    element
-}
-
-/// A turn from its element, sharing its memory.
-pub(super) fn decode(key: &SessionKey, element: Vec<u8>) -> Result<Turn, Failure> {
-    let mut spaces = element.iter().enumerate().filter(|(_, byte)| **byte == b' ');
-    let start = spaces.nth(1).map(|(at, _)| at + 1).ok_or(Failure::Unreadable("a record has no sizes"))?;
-    Turn::from_record(key, Bytes::from(element).slice(start..)).map_err(|error| match error {
+/// A turn from its record, sharing its memory.
+pub(super) fn decode(key: &SessionKey, record: Vec<u8>) -> Result<Turn, Failure> {
+    Turn::from_record(key, record).map_err(|error| match error {
         RecordError::NewerVersion { .. } => Failure::Newer,
         RecordError::Corrupt => Failure::Unreadable("a record is damaged or belongs to another session"),
     })
@@ -130,52 +142,60 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// The end of a session's list, as `LRANGE` gave it: some turns and the header.
+/// The end of a session's list: a header, and the turns since, each with the header after it.
 pub(super) struct Tail {
-    pub(super) header: Header,
-    /// Ids and records in turns, oldest first.
+    first: Header,
+    pub(super) last: Header,
+    /// Record, id and header in turn, oldest first; without the first header.
     elements: Vec<Value>,
+    /// Whether a turn stands before the first header.
+    more: bool,
 }
 
 impl Tail {
-    /// `None` for an empty answer.
+    /// Reads what `LRANGE` gave. `None` for an empty answer.
+    ///
+    /// Its first element is a header, or the id before one.
     pub(super) fn parse(value: Value) -> Result<Option<Self>, Failure> {
         let Value::Array(mut elements) = value else { return Err(super::link::unexpected("LRANGE")) };
-        let Some(header) = elements.pop() else { return Ok(None) };
-        Ok(Some(Self { header: Header::parse(&bytes(header)?)?, elements }))
+        let Some(Value::BulkString(last)) = elements.last() else { return Ok(None) };
+        let last = Header::parse(last)?;
+        let more = elements.len() % 3 == 2;
+        let first = bytes(elements.drain(..1 + usize::from(more)).next_back().unwrap_or(Value::Nil))?;
+        let first = Header::parse(&first)?;
+        let turns = elements.len() / 3;
+        if elements.len() % 3 != 0 || first.epoch != last.epoch || first.turns + turns as u64 != last.turns {
+            return Err(Failure::Unreadable("a session has another number of turns than its header says"));
+        }
+        Ok(Some(Self { first, last, elements, more }))
     }
 
     fn turns(&self) -> u64 {
-        self.elements.len() as u64 / 2
+        self.last.turns - self.first.turns
     }
 
-    /// What is newer than a head, where this tail shows it: of the same life and without a gap.
-    pub(super) fn since(&self, known: Head) -> Option<u64> {
-        let newer = self.header.turns.checked_sub(known.sequence)?;
-        (self.header.epoch == known.epoch && newer <= self.header.kept() && newer <= self.turns()).then_some(newer)
+    /// Whether this begins just where the caller's own knowledge ends.
+    pub(super) fn follows(&self, read: &Read) -> bool {
+        read.known.is_some_and(|known| self.first.is(known, read.newest))
     }
 
-    /// The answer to a load whose turns are at the end of this tail.
-    pub(super) fn loaded(self, key: &SessionKey, read: &Read) -> Result<Loaded, Failure> {
-        let newer = read.known.and_then(|known| self.since(known));
-        let Self { header, elements } = self;
-        if elements.len() % 2 != 0 || elements.len() as u64 / 2 > header.kept() {
-            return Err(Failure::Unreadable("a session has another number of records than its header says"));
-        }
-        let take = newer.unwrap_or(u64::MAX).min(elements.len() as u64 / 2) as usize;
-        let skip = elements.len() - 2 * take;
-        let mut turns = Vec::with_capacity(take);
-        for record in elements.into_iter().skip(skip).skip(1).step_by(2) {
+    /// The answer to a load whose turns are at the end of this tail. `kept` turns are stored, where
+    /// the caller knows that.
+    pub(super) fn loaded(self, key: &SessionKey, read: &Read, kept: Option<u64>) -> Result<Loaded, Failure> {
+        let follows = self.follows(read);
+        let count = self.turns() as usize;
+        let Self { last, elements, more, .. } = self;
+        let mut turns = Vec::with_capacity(count);
+        for record in elements.into_iter().step_by(3) {
             turns.push(decode(key, bytes(record)?)?);
         }
         let fitting = read.window.fit(turns.iter().rev().map(|turn| (turn.messages().len(), turn.bytes())));
-        let since = read.known.filter(|_| newer.is_some_and(|newer| newer == fitting as u64));
-        turns.drain(..turns.len() - fitting);
-        // All turns fit if their totals do: the header has them, so a delta need not count the rest.
-        let whole = header.kept() as u128 <= read.window.turns as u128
-            && (header.kept() <= 1
-                || (u128::from(header.bytes) <= read.window.bytes as u128
-                    && u128::from(header.messages) <= read.window.messages as u128));
-        Ok(Loaded::new(header.head(), turns, !whole).kept(header.kept()).since(since))
+        let since = read.known.filter(|_| follows && fitting == count);
+        turns.drain(..count - fitting);
+        let older = fitting < count || kept.map_or(more, |kept| kept > count as u64);
+        let mut loaded = Loaded::new(last.head(), turns, older).since(since);
+        // Of a window that ends before the session does, no command but a count tells what is stored.
+        loaded.kept = if older && since.is_none() { None } else { kept.or(Some(count as u64)) };
+        Ok(loaded)
     }
 }

@@ -40,7 +40,7 @@
 //! Redis 7.0 or newer, or Valkey. A user needs the keys under the prefix (`~tsm:*`) and these commands:
 //!
 //! ```text
-//! +evalsha +eval +lrange +lindex +lset +rpush +ltrim +lpos +pexpire +persist +time
+//! +evalsha +eval +lrange +lindex +llen +lset +rpush +ltrim +lpos +pexpire +pttl +persist +time
 //! +zadd +zcard +zrem +zrevrangebyscore +set +scan +ping +info +config|get
 //! ```
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::codec::{Names, Tail, bytes, decode, encode};
+use super::codec::{Names, Tail, bytes, decode, tag_text};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
 use super::probe::RedisAck;
@@ -14,7 +14,7 @@ use super::script::{Call, Scripts, elements};
 use super::servers::Servers;
 use super::{FENCE, NAME};
 use crate::key::{Scope, SessionKey};
-use crate::policy::{Concurrency, Window};
+use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
     Append, Appended, Deleted, Durability, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing, Store,
     StoreError, StoreInfo,
@@ -40,26 +40,26 @@ impl RedisStore {
     async fn load_now(&self, key: &SessionKey, read: &Read) -> Result<Loaded, Failure> {
         if read.find.is_none() {
             if let Some(known) = read.known.filter(|known| known.epoch > 0 && !self.trims.load(Ordering::Relaxed)) {
-                // The turn after `known` stands at this position, unless older ones were trimmed.
-                let tail = self.range(key, 2 * i128::from(known.sequence)).await?;
-                if let Some(tail) = tail {
-                    self.trims.fetch_or(tail.header.is_trimmed(), Ordering::Relaxed);
-                    if tail.since(known).is_some() {
-                        return tail.loaded(key, read);
-                    }
+                // The header of the known turn stands at this place, unless older ones were trimmed.
+                if let Some(tail) = self.range(key, 3 * i128::from(known.sequence)).await?
+                    && tail.follows(read)
+                {
+                    let kept = tail.last.turns;
+                    return tail.loaded(key, read, Some(kept));
                 }
                 // Gone, begun anew, rolled back or trimmed: rare, and worth a second question.
             } else if let Window { turns, messages: usize::MAX, bytes: usize::MAX } = read.window
                 && read.known.is_none()
             {
-                let tail = self.range(key, -2 * (turns as i128) - 1).await?;
-                return tail.map_or_else(|| Ok(Loaded::absent()), |tail| tail.loaded(key, read));
+                // One element more: whether there is anything before.
+                let tail = self.range(key, -3 * (turns as i128) - 2).await?;
+                return tail.map_or_else(|| Ok(Loaded::absent()), |tail| tail.loaded(key, read, None));
             }
         }
         self.load_by_script(key, read).await
     }
 
-    /// `LRANGE key start -1`: some turns and the header.
+    /// `LRANGE key start -1`: some turns, each between headers.
     async fn range(&self, key: &SessionKey, start: i128) -> Result<Option<Tail>, Failure> {
         let name = self.names.session(key);
         let mut command = redis::cmd("LRANGE");
@@ -73,34 +73,41 @@ impl RedisStore {
         let call = Call { script: &self.scripts.load, keys: &[&name], confirm: None };
         let reply = call.run(&self.servers, |command| {
             command.arg(read.window.turns).arg(read.window.messages).arg(read.window.bytes);
-            command.arg(known.epoch).arg(known.sequence);
-            command.arg(read.find.map_or(String::new(), |id| id.to_string()));
+            command.arg(known.epoch).arg(known.sequence).arg(read.newest.map_or_else(String::new, tag_text));
+            command.arg(read.find.map_or_else(String::new, |id| id.to_string()));
         });
         let mut answer = elements(reply.await?.value)?.into_iter();
-        let (Some(found), Some(list)) = (answer.next(), answer.next()) else { return Ok(Loaded::absent()) };
+        let (Some(found), Some(kept), Some(list)) = (answer.next(), answer.next(), answer.next()) else {
+            return Ok(Loaded::absent());
+        };
         let found = match bytes(found)? {
             none if none.is_empty() => None,
-            element => Some(decode(key, element)?),
+            record => Some(decode(key, record)?),
         };
+        let kept = number(kept).ok_or_else(|| unexpected("the load script"))?;
         let tail = Tail::parse(list)?.ok_or_else(|| unexpected("the load script"))?;
-        Ok(tail.loaded(key, read)?.found(found))
+        self.trims.fetch_or(kept < tail.last.turns, Ordering::Relaxed);
+        Ok(tail.loaded(key, read, Some(kept))?.found(found))
     }
 
     async fn append_now(&self, key: &SessionKey, append: &Append) -> Result<Appended, Failure> {
         let name = self.names.session(key);
         let index = key.subject().map(|subject| self.names.index(subject));
-        let element = encode(key, &append.turn);
+        let record = append.turn.to_record(key);
         let ttl = append.ttl.and_then(millis);
         let arguments = |command: &mut Cmd| {
-            command.arg(append.turn.id().to_string()).arg(&element);
+            command.arg(append.turn.id().to_string()).arg(&record);
             command.arg(append.turn.bytes()).arg(append.turn.messages().len());
             match append.expected {
                 Some(head) => command.arg(head.epoch).arg(head.sequence),
                 None => command.arg("").arg(0),
             };
+            command.arg(append.newest.map_or_else(String::new, tag_text));
             command.arg(u8::from(append.concurrency == Concurrency::Strict)).arg(u8::from(append.searched));
-            command.arg(optional(ttl)).arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
-            command.arg(key.encoded());
+            command.arg(optional(ttl)).arg(optional(ttl.map(with_slack))).arg(key.encoded());
+            if append.retention != Retention::default() {
+                command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
+            }
         };
         let mut keys = vec![&name[..]];
         keys.extend(index.as_deref().filter(|_| !self.servers.are_many()));
@@ -112,7 +119,7 @@ impl RedisStore {
             Some(index) => futures_util::join!(appended, self.note(index, key, ttl)).0?,
         };
         let confirmed = self.ack.satisfied(&reply);
-        let answer = Answer::parse(reply.value)?;
+        let answer = Answer::parse(reply.value, append.expected)?;
         // A shortfall says nothing about what was refused.
         if !confirmed && matches!(answer, Answer::Stored(_) | Answer::Duplicate { .. }) {
             return Err(Failure::Unconfirmed);
@@ -124,8 +131,8 @@ impl RedisStore {
                 }
                 Ok(Appended::stored(head))
             }
-            Answer::Duplicate { head, sequence, element } => {
-                Ok(Appended::duplicate(head, sequence, decode(key, element)?))
+            Answer::Duplicate { head, sequence, record } => {
+                Ok(Appended::duplicate(head, sequence, decode(key, record)?))
             }
             Answer::Refused(verdict) => Err(Failure::Verdict(verdict)),
         }
@@ -172,13 +179,17 @@ impl RedisStore {
 /// What the append script decided.
 enum Answer {
     Stored(Head),
-    Duplicate { head: Head, sequence: u64, element: Vec<u8> },
+    Duplicate { head: Head, sequence: u64, record: Vec<u8> },
     Refused(crate::store::ErrorKind),
 }
 
 impl Answer {
-    fn parse(value: Value) -> Result<Self, Failure> {
+    fn parse(value: Value, expected: Option<Head>) -> Result<Self, Failure> {
         use crate::store::ErrorKind;
+        // The short answer: stored in the life that was expected.
+        if let (Value::Int(turns), Some(expected)) = (&value, expected) {
+            return Ok(Self::Stored(Head::new(expected.epoch, u64::try_from(*turns).unwrap_or_default())));
+        }
         let mut answer = elements(value)?.into_iter();
         let word = answer.next().map(bytes).transpose()?.unwrap_or_default();
         let mut head = || {
@@ -192,7 +203,7 @@ impl Answer {
             b"duplicate" => {
                 let head = head().ok_or_else(wrong)?;
                 let sequence = answer.next().and_then(number).ok_or_else(wrong)?;
-                Ok(Self::Duplicate { head, sequence, element: bytes(answer.next().ok_or_else(wrong)?)? })
+                Ok(Self::Duplicate { head, sequence, record: bytes(answer.next().ok_or_else(wrong)?)? })
             }
             b"gone" => Ok(Self::Refused(ErrorKind::Gone)),
             b"rolled_back" => Ok(Self::Refused(ErrorKind::RolledBack)),
@@ -220,6 +231,12 @@ fn unreadable(header: &[u8]) -> Failure {
 
 fn optional(value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// What a life is set to, so that not every append has to set it: at most a sixty-fourth more than
+/// was asked for.
+const fn with_slack(millis: u64) -> u64 {
+    millis + millis / 64
 }
 
 /// A life in milliseconds, at least 1; `None` for one so long that Redis cannot count it.

@@ -1,81 +1,108 @@
 -- Appends one turn to the session at KEYS[1]: decides and writes in one atomic step.
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
-local key = KEYS[1]
-local id, record, bytes, messages = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local expected_epoch, expected_turns = ARGV[5], tonumber(ARGV[6])
-local strict, searched, ttl = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
-local most_turns, most_bytes = tonumber(ARGV[10]), tonumber(ARGV[11])
+-- ARGV: id, record, bytes, messages, expected epoch ('' for whatever is there) and turns, the newest
+-- turn that the caller has seen ('' for unknown), whether it is strict, whether it has searched,
+-- time to live ('' for ever) and what it may be set to, the index's member; most turns and most bytes.
+local key, id = KEYS[1], ARGV[1]
+local expected_epoch, expected_turns, seen = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local ttl = tonumber(ARGV[10])
 
-local epoch, turns, base, all_bytes, all_messages, reborn = '0', 0, 0, 0, 0, '0'
 local header = redis.call('LINDEX', key, -1)
+local life, epoch, reborn, turns, bytes, messages, newest = '', '0', '0', 0, 0, 0, ''
 if header then
-  local e, t, b, y, m, r = string.match(header,
-    '^{"v":1,"epoch":(%d+),"turns":(%d+),"base":(%d+),"bytes":(%d+),"messages":(%d+),"reborn":([01]),"at":%d+}$')
-  if not e then return {'unreadable', header} end
-  epoch, turns, base, all_bytes, all_messages, reborn = e, tonumber(t), tonumber(b), tonumber(y), tonumber(m), r
+  life, epoch, reborn, turns, bytes, messages, newest =
+    string.match(header, '^(1 (%d+) ([01])) (%d+) (%d+) (%d+) %d+ (%x*)$')
+  if not life then return {'unreadable', header} end
+  turns = tonumber(turns)
 end
 
--- 1. Stored already? The search is LPOS, in C: the id stands in front of each record as its own element.
-if turns > base then
+-- 1. Stored already? The search is LPOS, in C: ids are elements of their own.
+if turns > 0 then
   local at
-  if not searched or expected_epoch ~= epoch then
+  if ARGV[9] == '0' or expected_epoch ~= epoch then
     at = redis.call('LPOS', key, id)
   elseif turns > expected_turns then
-    at = redis.call('LPOS', key, id, 'RANK', -1, 'MAXLEN', 2 * (turns - expected_turns) + 1)
+    at = redis.call('LPOS', key, id, 'RANK', -1, 'MAXLEN', 3 * (turns - expected_turns))
   end
   if at then
     -- A write in any case: WAIT and WAITAOF speak of what this connection wrote last.
     redis.call('LSET', key, -1, header)
-    if ttl then redis.call('PEXPIRE', key, ttl) else redis.call('PERSIST', key) end
-    return {'duplicate', epoch, turns, base + at / 2 + 1, redis.call('LINDEX', key, at + 1)}
+    if ttl then redis.call('PEXPIRE', key, ARGV[11]) else redis.call('PERSIST', key) end
+    local own = string.match(redis.call('LINDEX', key, at + 1) or '', '^1 %d+ [01] (%d+) ') or '0'
+    return {'duplicate', epoch, turns, tonumber(own), redis.call('LINDEX', key, at - 1)}
   end
 end
 
 -- 2. to 4. May it be appended?
 if expected_epoch ~= '' then
   local first_life_since = expected_epoch == '0' and expected_turns == 0 and reborn == '0'
-  if epoch ~= expected_epoch and not first_life_since then return {'gone'} end
-  if turns < expected_turns then return {'rolled_back'} end
-  if turns > expected_turns and strict then return {'conflict'} end
+  if epoch ~= expected_epoch then
+    if not first_life_since then return {'gone'} end
+  elseif turns < expected_turns then
+    return {'rolled_back'}
+  elseif seen ~= '' then
+    -- Lost turns whose places others have taken since.
+    local there = newest
+    if turns > expected_turns then
+      local place = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1)
+      there = place and string.match(place, '(%x*)$') or seen
+    end
+    if there ~= seen then return {'rolled_back'} end
+  end
+  if turns > expected_turns and ARGV[8] == '1' then return {'conflict'} end
 end
 
--- Which whole oldest turns must go; never the new one.
-local kept, dropped = turns - base + 1, 0
-all_bytes, all_messages = all_bytes + bytes, all_messages + messages
-while kept > 1 and ((most_turns and kept > most_turns) or (most_bytes and all_bytes > most_bytes)) do
-  local oldest = redis.call('LINDEX', key, 2 * dropped + 1)
-  local b, m = string.match(oldest or '', '^(%d+) (%d+) ')
-  if not b then return {'unreadable', ''} end
-  all_bytes, all_messages = all_bytes - tonumber(b), all_messages - tonumber(m)
-  kept, dropped = kept - 1, dropped + 1
+-- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
+-- what is kept is the difference of two.
+local dropped = 0
+if ARGV[13] then
+  local kept = turns > 0 and (redis.call('LLEN', key) - 1) / 3 or 0
+  local most_turns, most_bytes = tonumber(ARGV[13]), tonumber(ARGV[14])
+  if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
+  while most_bytes and dropped < kept do
+    local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ [01] %d+ (%d+) ')
+    if not before then return {'unreadable', ''} end
+    if bytes + ARGV[3] - before <= most_bytes then break end
+    dropped = dropped + 1
+  end
 end
 
 -- 5. All that could be refused was refused: from here on every command succeeds, except that the
 -- first write may run into `maxmemory`, with nothing written.
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-if epoch == '0' then epoch = string.format('%.0f', time[1] * 1000000 + time[2]) end
-local new_header = string.format(
-  '{"v":1,"epoch":%s,"turns":%.0f,"base":%.0f,"bytes":%.0f,"messages":%.0f,"reborn":%s,"at":%s}',
-  epoch, turns + 1, base + dropped, all_bytes, all_messages, reborn, now)
-if header then
-  redis.call('LSET', key, -1, id)
-  redis.call('RPUSH', key, record, new_header)
-else
-  redis.call('RPUSH', key, id, record, new_header)
+local now = string.format('%s%03d', time[1], math.floor(time[2] / 1000))
+if epoch == '0' then
+  epoch = string.format('%s%06d', time[1], time[2])
+  life = '1 ' .. epoch .. ' 0'
 end
-if dropped > 0 then redis.call('LTRIM', key, 2 * dropped, -1) end
-if ttl then redis.call('PEXPIRE', key, ttl) elseif header then redis.call('PERSIST', key) end
+local new = string.format('%s %d %d %d %s %s',
+  life, turns + 1, bytes + ARGV[3], messages + ARGV[4], now, string.sub(id, 1, 16))
+if header then
+  redis.call('RPUSH', key, ARGV[2], id, new)
+else
+  redis.call('RPUSH', key, life .. ' 0 0 0 ' .. now .. ' ', ARGV[2], id, new)
+end
+if dropped > 0 then redis.call('LTRIM', key, 3 * dropped, -1) end
+if not ttl then
+  if header then redis.call('PERSIST', key) end
+else
+  -- A little more than was asked for, so that not every append has to set it.
+  local left = redis.call('PTTL', key)
+  if left < ttl or left > tonumber(ARGV[11]) then redis.call('PEXPIRE', key, ARGV[11]) end
+end
 
--- The index lives as long as the longest-lived session in it.
+-- The index lives at least as long as the longest-lived session in it.
 if KEYS[2] then
-  local added = redis.pcall('ZADD', KEYS[2], now, ARGV[12])
-  if not ttl then
-    redis.pcall('PERSIST', KEYS[2])
-  elseif added == 1 and redis.pcall('ZCARD', KEYS[2]) == 1 then
-    redis.pcall('PEXPIRE', KEYS[2], ttl)
-  else
-    redis.pcall('PEXPIRE', KEYS[2], ttl, 'GT')
+  redis.pcall('ZADD', KEYS[2], now, ARGV[12])
+  local left = redis.pcall('PTTL', KEYS[2])
+  if type(left) == 'number' then
+    if not ttl then
+      redis.pcall('PERSIST', KEYS[2])
+    elseif left >= 0 and left < tonumber(ARGV[11]) or left == -1 and redis.pcall('ZCARD', KEYS[2]) == 1 then
+      redis.pcall('PEXPIRE', KEYS[2], 2 * ARGV[11])
+    end
   end
 end
+-- The short answer, where the caller knows the rest.
+if epoch == expected_epoch then return turns + 1 end
 return {'stored', epoch, turns + 1}

@@ -1,34 +1,43 @@
 -- Reads the newest turns of the session at KEYS[1] that fit a window, and one turn by its id.
 -- Only what fits is sent: a window of bytes cannot be counted in list elements by the client.
+-- ARGV: most turns, messages and bytes; the known epoch, turns and newest turn; the id to find.
 local key = KEYS[1]
 local most_turns, most_messages, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local known_epoch, known_turns, find = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local known_epoch, known_turns, seen, find = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
+local pattern = '^1 (%d+) [01] (%d+) (%d+) (%d+) %d+ (%x*)$'
 local header = redis.call('LINDEX', key, -1)
 if not header then return {} end
-local epoch, turns, base, bytes, messages = string.match(header,
-  '^{"v":1,"epoch":(%d+),"turns":(%d+),"base":(%d+),"bytes":(%d+),"messages":(%d+),')
-if not epoch then return {'', {header}} end
-turns, base = tonumber(turns), tonumber(base)
+local epoch, turns, bytes, messages = string.match(header, pattern)
+if not epoch then return {'', 0, {header}} end
+turns = tonumber(turns)
 
-local kept = turns - base
+local kept = turns > 0 and (redis.call('LLEN', key) - 1) / 3 or 0
 local wanted = math.min(kept, most_turns)
-if known_epoch == epoch and known_turns <= turns then wanted = math.min(wanted, turns - known_turns) end
-if tonumber(bytes) > most_bytes or tonumber(messages) > most_messages then
-  local fitting = 0
-  while fitting < wanted do
-    local b, m = string.match(redis.call('LINDEX', key, -2 * (fitting + 1)) or '', '^(%d+) (%d+) ')
-    if not b then break end
-    most_bytes, most_messages = most_bytes - tonumber(b), most_messages - tonumber(m)
-    if fitting > 0 and (most_bytes < 0 or most_messages < 0) then break end
-    fitting = fitting + 1
+if known_epoch == epoch and known_turns <= turns and turns - known_turns <= wanted then
+  -- Unless the known turns were lost, and others took their places.
+  local place = redis.call('LINDEX', key, 3 * (known_turns - turns) - 1)
+  if seen == '' or not place or string.match(place, '(%x*)$') == seen then wanted = turns - known_turns end
+end
+
+-- Headers count from the beginning of a life: the newest so many turns are the difference of two, and
+-- the more of them, the larger. So the most that fit are found by halving.
+local function fit(count)
+  local b, m = string.match(redis.call('LINDEX', key, -3 * count - 1) or '', '^1 %d+ [01] %d+ (%d+) (%d+) ')
+  return b and bytes - b <= most_bytes and messages - m <= most_messages
+end
+if wanted > 1 and not fit(wanted) then
+  local low, high = 1, wanted
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if fit(middle) then low = middle else high = middle end
   end
-  wanted = fitting
+  wanted = low
 end
 
 local found = ''
 if find ~= '' then
   local at = redis.call('LPOS', key, find)
-  if at then found = redis.call('LINDEX', key, at + 1) end
+  if at then found = redis.call('LINDEX', key, at - 1) end
 end
-return {found, redis.call('LRANGE', key, -2 * wanted - 1, -1)}
+return {found, kept, redis.call('LRANGE', key, -3 * wanted - 1, -1)}
