@@ -68,7 +68,7 @@ impl RedisStore {
             self.forget(&index, keys.iter().zip(&live).filter(|(_, entry)| entry.is_none()).map(|(key, _)| key)).await;
             for (entry, (_, at)) in live.into_iter().zip(&members) {
                 let Some(mut entry) = entry.filter(|entry| scope.contains(&entry.key)) else { continue };
-                // In a Cluster the index lives on another node with another clock: its order is told.
+                // Where the two differ, the index's order is told.
                 entry.last_active = UNIX_EPOCH + Duration::from_millis(*at);
                 if after.is_none_or(|after| place(&entry) < *after) {
                     entries.push(entry);

@@ -17,7 +17,7 @@ use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
     Append, Appended, Deleted, Durability, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing, Store,
-    StoreError, StoreInfo,
+    StoreError, StoreInfo, unix_millis,
 };
 use crate::turn::Head;
 
@@ -94,7 +94,7 @@ impl RedisStore {
         let name = self.names.session(key);
         let index = key.subject().map(|subject| self.names.index(subject));
         let record = append.turn.to_record(key);
-        let ttl = append.ttl.and_then(millis);
+        let (ttl, at) = (append.ttl.and_then(millis), unix_millis(append.turn.at()));
         let arguments = |command: &mut Cmd| {
             command.arg(append.turn.id().to_string()).arg(&record);
             command.arg(append.turn.bytes()).arg(append.turn.messages().len());
@@ -104,7 +104,8 @@ impl RedisStore {
             };
             command.arg(append.newest.map_or_else(String::new, tag_text));
             command.arg(u8::from(append.concurrency == Concurrency::Strict)).arg(u8::from(append.searched));
-            command.arg(optional(ttl)).arg(optional(ttl.map(with_slack))).arg(key.encoded());
+            // By the caller's clock, as the turn's own time: asking the server takes a sixth of the script.
+            command.arg(optional(ttl)).arg(optional(ttl.map(with_slack))).arg(key.encoded()).arg(at);
             if append.retention != Retention::default() {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
@@ -116,7 +117,7 @@ impl RedisStore {
         let reply = match index.as_deref().filter(|_| self.servers.are_many()) {
             None => appended.await?,
             // On another node: at the same time, so that it costs no time.
-            Some(index) => futures_util::join!(appended, self.note(index, key, ttl)).0?,
+            Some(index) => futures_util::join!(appended, self.note(index, key, ttl, at)).0?,
         };
         let confirmed = self.ack.satisfied(&reply);
         let answer = Answer::parse(reply.value, append.expected)?;
@@ -139,10 +140,10 @@ impl RedisStore {
     }
 
     /// Notes a session in its subject's index. Advisory: what goes wrong here is only logged.
-    async fn note(&self, index: &[u8], key: &SessionKey, ttl: Option<u64>) {
+    async fn note(&self, index: &[u8], key: &SessionKey, ttl: Option<u64>, at: u64) {
         let call = Call { script: &self.scripts.index, keys: &[index], confirm: None };
         let noted = call.run(&self.servers, |command| {
-            command.arg(key.encoded()).arg(optional(ttl));
+            command.arg(key.encoded()).arg(optional(ttl.map(with_slack))).arg(at);
         });
         if let Err(failure) = noted.await {
             tracing::debug!(session = %key.hashed(), error = %failure, "the session is not in its subject's index");

@@ -2,10 +2,11 @@
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
 -- ARGV: id, record, bytes, messages, expected epoch ('' for whatever is there) and turns, the newest
 -- turn that the caller has seen ('' for unknown), whether it is strict, whether it has searched,
--- time to live ('' for ever) and what it may be set to, the index's member; most turns and most bytes.
+-- time to live ('' for ever) and what it may be set to, the index's member, the time in milliseconds;
+-- where something is trimmed, most turns and most bytes.
 local key, id = KEYS[1], ARGV[1]
 local expected_epoch, expected_turns, seen = ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local ttl = tonumber(ARGV[10])
+local ttl, now = tonumber(ARGV[10]), ARGV[13]
 
 local header = redis.call('LINDEX', key, -1)
 local life, epoch, reborn, turns, bytes, messages, newest = '', '0', '0', 0, 0, 0, ''
@@ -55,9 +56,9 @@ end
 -- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
 -- what is kept is the difference of two.
 local dropped = 0
-if ARGV[13] then
+if ARGV[14] then
   local kept = turns > 0 and (redis.call('LLEN', key) - 1) / 3 or 0
-  local most_turns, most_bytes = tonumber(ARGV[13]), tonumber(ARGV[14])
+  local most_turns, most_bytes = tonumber(ARGV[14]), tonumber(ARGV[15])
   if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
   while most_bytes and dropped < kept do
     local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ [01] %d+ (%d+) ')
@@ -69,9 +70,8 @@ end
 
 -- 5. All that could be refused was refused: from here on every command succeeds, except that the
 -- first write may run into `maxmemory`, with nothing written.
-local time = redis.call('TIME')
-local now = string.format('%s%03d', time[1], math.floor(time[2] / 1000))
 if epoch == '0' then
+  local time = redis.call('TIME')
   epoch = string.format('%s%06d', time[1], time[2])
   life = '1 ' .. epoch .. ' 0'
 end

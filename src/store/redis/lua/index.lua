@@ -1,8 +1,6 @@
 -- Notes a session in its subject's index at KEYS[1], where the two live on different nodes.
 local ttl = tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local added = redis.call('ZADD', KEYS[1], now, ARGV[1])
+local added = redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 -- The index lives as long as the longest-lived session in it.
 if not ttl then
   redis.call('PERSIST', KEYS[1])
