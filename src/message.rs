@@ -296,7 +296,12 @@ impl Message {
             #[serde(borrow)]
             role: Cow<'a, str>,
         }
-        let role = Role::from(&*serde_json::from_slice::<Head<'_>>(&json)?.role);
+        // Nearly every message begins with its role, and there is only one: no need to read on.
+        let leading = json.strip_prefix(br#"{"role":""#).and_then(|rest| rest.split(|byte| *byte == b'"').next());
+        let role = match leading.and_then(|role| std::str::from_utf8(role).ok()).filter(|role| !role.contains('\\')) {
+            Some(role) => Role::from(role),
+            None => Role::from(&*serde_json::from_slice::<Head<'_>>(&json)?.role),
+        };
         Ok(Self { json, role })
     }
 
