@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine, short enough for a failure to be told today.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls a condition until it holds; fails the test when it does not within [`PATIENCE`].
 #[track_caller]
@@ -199,12 +199,17 @@ impl RedisServer {
 
     /// Sends one command, words apart by spaces.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &str) -> T {
+        self.try_ask(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// The same, where the server may refuse it or hang up.
+    pub fn try_ask<T: redis::FromRedisValue>(&self, words: &str) -> redis::RedisResult<T> {
         let mut words = words.split_whitespace();
         let mut command = redis::cmd(words.next().expect("a command has a name"));
         words.for_each(|word| {
             command.arg(word);
         });
-        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{error}"))
+        command.query(&mut self.connection())
     }
 }
 

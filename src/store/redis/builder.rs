@@ -121,7 +121,8 @@ impl RedisBuilder {
     }
 
     /// Connections to each server, shared by all calls. Default: 2. More cost syscalls on both
-    /// sides; they help when single turns are so large that one delays the next.
+    /// sides; they help when single turns are so large that one delays the next. With
+    /// [`acknowledged_by`](Self::acknowledged_by) as many again.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
         self
@@ -148,7 +149,8 @@ impl RedisBuilder {
     }
 
     /// Whose word to wait for. Default: the master's. The rest costs a round trip to the replicas,
-    /// during which the connection carries nothing else.
+    /// during which the connection carries nothing else; so such writes have connections of their own,
+    /// and loads go on while a replica is away.
     pub fn acknowledged_by(mut self, ack: RedisAck) -> Self {
         self.ack = ack;
         self

@@ -61,10 +61,11 @@ fn before_use(failure: Failure) -> Failure {
 }
 
 /// Where a pool's connections lead.
+#[derive(Clone)]
 pub(super) enum Source {
     Fixed(Address),
     /// To the master that Sentinels name at that moment.
-    Sentinel(Sentinels),
+    Sentinel(Arc<Sentinels>),
 }
 
 /// bb8's manager. In place of bb8-redis's own, which sends a PING per checkout, sets no deadline and

@@ -136,7 +136,10 @@ impl<S: Store> Resilient<S> {
 
     fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
-            Err(error) if error.kind().is_temporary() => self.breaker.failed(),
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.breaker.failed(),
+            // A write that nobody confirmed says nothing of loads: a master that waits for its replicas
+            // in vain serves them. If the store is away, the next load finds out.
+            Err(error) if error.kind().is_ambiguous() => {}
             _ => {
                 self.budget.deposit();
                 self.breaker.answered();
