@@ -1,6 +1,7 @@
 //! Servers that work together: a Cluster, and a master with replicas and Sentinels.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::servers::{RedisServer, eventually, free_port};
 
@@ -111,7 +112,9 @@ impl Trio {
     pub const NAME: &str = "main";
 
     pub fn start() -> Self {
-        let settings = ["--appendonly", "yes", "--appendfsync", "no", "--repl-diskless-sync-delay", "0"];
+        let settings = "--appendonly yes --appendfsync no --repl-diskless-sync-delay 0 \
+                        --user replica on >replica +@all --masteruser replica --masterauth replica";
+        let settings: Vec<&str> = settings.split_whitespace().collect();
         let master = RedisServer::with(&settings);
         let of = format!("127.0.0.1 {}", master.port);
         let replicas = (0..2).map(|_| RedisServer::with(&[&settings[..], &["--replicaof", &of]].concat()));
@@ -139,8 +142,40 @@ impl Trio {
 
     /// The server that the Sentinels call the master.
     pub fn master(&self) -> &RedisServer {
-        let (_, port): (String, u16) =
-            self.sentinels[0].ask(&format!("SENTINEL get-master-addr-by-name {}", Self::NAME));
+        let port = Self::named(&self.sentinels[0]);
         self.servers.iter().find(|server| server.port == port).expect("it is one of ours")
+    }
+
+    fn named(sentinel: &RedisServer) -> u16 {
+        let (_, port): (String, u16) = sentinel.ask(&format!("SENTINEL get-master-addr-by-name {}", Self::NAME));
+        port
+    }
+
+    /// Cuts the master off its replicas, so that what it still stores is lost; kills it; waits until
+    /// all Sentinels name another; starts it again and waits until they have made a replica of it that
+    /// is in step.
+    pub fn kill_master_and_bring_it_back(&self, dead: impl FnOnce()) {
+        let old = self.master();
+        self.cut_replicas_off(old);
+        // Long enough for some to read what nobody acknowledges.
+        std::thread::sleep(Duration::from_millis(600));
+        old.kill_9();
+        dead();
+        eventually("the Sentinels promote a replica", || {
+            let names = |sentinel: &RedisServer| Self::named(sentinel) != old.port;
+            self.sentinels.iter().all(names).then_some(())
+        });
+        old.restart();
+        eventually("the old master is a replica in step", || {
+            // The Sentinel that demotes it also ends its connections.
+            let info: String = old.try_ask("INFO replication").ok()?;
+            (info.contains("role:slave") && info.contains("master_link_status:up")).then_some(())
+        });
+    }
+
+    /// From now on nothing more reaches the replicas of this master, until it starts again.
+    pub fn cut_replicas_off(&self, master: &RedisServer) {
+        master.ask::<()>("ACL SETUSER replica off");
+        let _: i64 = master.ask("CLIENT KILL TYPE replica");
     }
 }

@@ -6,6 +6,7 @@ mod common;
 mod chaos;
 mod cost;
 mod faults;
+mod mutants;
 mod setups;
 mod suite;
 mod two_pods;
