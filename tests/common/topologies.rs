@@ -161,11 +161,21 @@ impl Trio {
         std::thread::sleep(Duration::from_millis(600));
         old.kill_9();
         dead();
+        self.wait_for_another_than(old);
+        old.restart();
+        self.wait_for_replica(old);
+    }
+
+    /// Waits until all Sentinels name another master.
+    pub fn wait_for_another_than(&self, old: &RedisServer) {
         eventually("the Sentinels promote a replica", || {
             let names = |sentinel: &RedisServer| Self::named(sentinel) != old.port;
             self.sentinels.iter().all(names).then_some(())
         });
-        old.restart();
+    }
+
+    /// Waits until the Sentinels have made a replica of a server, and it is in step.
+    pub fn wait_for_replica(&self, old: &RedisServer) {
         eventually("the old master is a replica in step", || {
             // The Sentinel that demotes it also ends its connections.
             let info: String = old.try_ask("INFO replication").ok()?;

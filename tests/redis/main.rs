@@ -7,6 +7,8 @@ mod chaos;
 mod cost;
 mod faults;
 mod mutants;
+#[cfg(feature = "metrics")]
+mod rollback;
 mod setups;
 mod suite;
 mod two_pods;
