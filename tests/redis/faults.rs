@@ -16,11 +16,11 @@ use crate::common::topologies::{RedisCluster, Trio};
 
 const REPLY: Duration = Duration::from_millis(300);
 
-fn key() -> SessionKey {
+pub(crate) fn key() -> SessionKey {
     SessionKey::new(ConversationId::random()).with_subject(Subject::new("ada").unwrap())
 }
 
-fn turn(text: &str) -> Turn {
+pub(crate) fn turn(text: &str) -> Turn {
     Turn::new(TurnId::random(), TurnStatus::Complete, vec![Message::user(text), Message::assistant("ok")])
 }
 
@@ -29,12 +29,12 @@ async fn impatient(url: &str) -> RedisStore {
     builder.connections(1).connect().await.unwrap()
 }
 
-async fn turns(store: &impl Store, key: &SessionKey) -> Vec<Turn> {
+pub(crate) async fn turns(store: &impl Store, key: &SessionKey) -> Vec<Turn> {
     store.load(key, &Read::new(Window::ALL)).await.unwrap().turns
 }
 
 /// A replica that is in step.
-fn replica_of(master: &RedisServer) -> RedisServer {
+pub(crate) fn replica_of(master: &RedisServer) -> RedisServer {
     master.ask::<()>("CONFIG SET repl-diskless-sync-delay 0");
     let replica = RedisServer::with(&["--appendonly", "yes", "--replicaof", &format!("127.0.0.1 {}", master.port)]);
     eventually("the replica is in step", || {
@@ -43,7 +43,7 @@ fn replica_of(master: &RedisServer) -> RedisServer {
     replica
 }
 
-fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> ErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> ErrorKind {
     answer.unwrap_err().kind()
 }
 

@@ -7,6 +7,7 @@ mod chaos;
 mod cost;
 mod faults;
 mod mutants;
+mod promotion;
 #[cfg(feature = "metrics")]
 mod rollback;
 mod setups;

@@ -195,9 +195,6 @@ impl RedisBuilder {
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
             return wrong("the prefix of keys must not be empty or have braces");
         }
-        if self.ack.within().is_some_and(|within| within >= self.reply) {
-            return wrong("replicas have as much time as the whole answer: give reply_timeout more");
-        }
         let tls = match (target.tls, &self.tls) {
             (false, None) => None,
             (false, Some(_)) => return wrong("TLS is set up, and the URL does not ask for it: rediss://"),

@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use super::failure::{Failure, Note};
-use super::link::{Link, Reply, Request};
+use super::link::{Link, Reign, Reply, Request};
 use super::manager::{Manager, Setup, Source};
 use super::probe::RedisAck;
 use super::sentinel::Sentinels;
@@ -54,10 +54,11 @@ impl Node {
     }
 
     fn of(source: Source, setup: Arc<Setup>) -> Self {
-        let plain = Lane::of(source.clone(), &setup);
+        let reign = Reign::default();
+        let plain = Lane::of(source.clone(), &setup, &reign);
         let confirmed = match setup.ack {
             RedisAck::Master => plain.clone(),
-            _ => Lane::of(source, &setup),
+            _ => Lane::of(source, &setup, &reign),
         };
         Self { plain, confirmed, setup }
     }
@@ -75,15 +76,18 @@ impl Node {
     }
 
     pub(super) async fn call(&self, request: &Request, asking: bool) -> Result<Reply, Failure> {
-        let lane = if request.confirm.is_some() { &self.confirmed } else { &self.plain };
-        lane.link().await?.call(request, asking, self.setup.reply).await
+        let Setup { ack, reply, .. } = *self.setup;
+        match request.confirm {
+            None => self.plain.link().await?.call(request, asking, reply).await,
+            Some(_) => self.confirmed.link().await?.call(request, asking, reply + ack.within()).await,
+        }
     }
 }
 
 impl Lane {
-    fn of(source: Source, setup: &Arc<Setup>) -> Self {
+    fn of(source: Source, setup: &Arc<Setup>, reign: &Reign) -> Self {
         let failed = watch::Sender::new(None);
-        let manager = Manager { setup: setup.clone(), source, failed: failed.clone() };
+        let manager = Manager { setup: setup.clone(), source, reign: reign.clone(), failed: failed.clone() };
         let pool = Pool::builder()
             .max_size(setup.connections)
             .min_idle(setup.connections)
