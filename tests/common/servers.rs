@@ -91,6 +91,8 @@ pub struct RedisServer {
     program: PathBuf,
     arguments: Vec<String>,
     pub port: u16,
+    /// Beside `port`, which stays open for the test's own commands.
+    pub tls_port: Option<u16>,
 }
 
 impl RedisServer {
@@ -113,16 +115,20 @@ impl RedisServer {
         })
     }
 
-    /// A Sentinel that watches a master; two of them must agree that it is down.
-    pub fn sentinel(name: &str, master: u16) -> Self {
-        Self::launch(program("redis-server", "REDIS_SERVER"), |port, directory| {
+    /// A Sentinel that watches a master; two of them must agree that it is down. `more` are settings
+    /// as on the command line.
+    pub fn sentinel(name: &str, master: u16, more: &[&str]) -> Self {
+        let more = more.join(" ").replace(" --", "\n").replacen("--", "", 1);
+        let mut sentinel = Self::launch(program("redis-server", "REDIS_SERVER"), |port, directory| {
             let settings = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
-                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n"
+                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n{more}\n"
             );
             std::fs::write(directory.join("sentinel.conf"), settings).expect("the directory is ours");
             vec!["sentinel.conf".into(), "--sentinel".into()]
-        })
+        });
+        sentinel.tls_port = tls_port(more.split_whitespace());
+        sentinel
     }
 
     fn launch(program: PathBuf, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
@@ -131,7 +137,9 @@ impl RedisServer {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
             let arguments = arguments(port, directory.path());
-            let server = Self { process: Mutex::default(), directory, program: program.clone(), arguments, port };
+            let tls_port = tls_port(arguments.iter().map(String::as_str));
+            let process = Mutex::default();
+            let server = Self { process, directory, program: program.clone(), arguments, port, tls_port };
             if server.run() {
                 return server;
             }
@@ -191,6 +199,11 @@ impl RedisServer {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().expect("it runs").signal(name);
     }
 
+    /// Where stores, replicas and other nodes find it.
+    pub fn public_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
+    }
+
     /// A connection for the test's own commands.
     pub fn connection(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("the URL is right");
@@ -211,6 +224,11 @@ impl RedisServer {
         });
         command.query(&mut self.connection())
     }
+}
+
+fn tls_port<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<u16> {
+    words.find(|word| word.trim_start_matches("--") == "tls-port")?;
+    words.next()?.parse().ok()
 }
 
 /// Something costly that tests of one file share: started by the first, stopped with the last.

@@ -5,6 +5,7 @@ mod common;
 
 mod chaos;
 mod cost;
+mod encrypted;
 mod faults;
 mod mutants;
 mod promotion;

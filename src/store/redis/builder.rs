@@ -167,9 +167,10 @@ impl RedisBuilder {
     /// Connects, and asks every server what it is worth.
     ///
     /// # Errors
-    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) for a wrong URL, login or
-    /// certificate, and for servers that are too old or below the floor;
-    /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody.
+    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) for a wrong URL or login, and for
+    /// servers that are too old, cannot do what was asked for, or are below the floor;
+    /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody, or nobody whose
+    /// certificate is trusted.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         self.connect_now().await.map_err(|failure| failure.into_error(Operation::Open))
     }
