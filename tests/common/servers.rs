@@ -149,9 +149,14 @@ impl RedisServer {
 
     /// Starts the process and waits until it answers; false if it ended at once.
     fn run(&self) -> bool {
+        self.run_until(&["eady to accept connections", "Sentinel ID is"], &[])
+    }
+
+    /// The same, until it logs one of these lines.
+    fn run_until(&self, lines: &[&str], more: &[&str]) -> bool {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("the log opens");
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).current_dir(self.directory.path());
+        command.args(&self.arguments).args(more).current_dir(self.directory.path());
         let before = log.metadata().map_or(0, |log| log.len()) as usize;
         let errors = log.try_clone().expect("the log can be shared");
         let mut process = Process::spawn(command.stdout(log).stderr(errors));
@@ -161,7 +166,7 @@ impl RedisServer {
             }
             let log = std::fs::read(self.path("log")).ok()?;
             let last = String::from_utf8_lossy(&log[before..]);
-            (last.contains("eady to accept connections") || last.contains("Sentinel ID is")).then_some(true)
+            lines.iter().any(|line| last.contains(line)).then_some(true)
         });
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
         ready
@@ -193,6 +198,13 @@ impl RedisServer {
     /// After [`RedisServer::kill_9`]: the same data, the same port.
     pub fn restart(&self) {
         assert!(self.run(), "the server does not start again");
+    }
+
+    /// The same, but each of its keys takes that long to be read, and nobody waits for it.
+    pub fn restart_slowly(&self, each: Duration) {
+        let delay = each.as_micros().to_string();
+        let more = ["--key-load-delay", &delay, "--loading-process-events-interval-bytes", "1024"];
+        assert!(self.run_until(&["Server initialized"], &more), "the server does not start again");
     }
 
     pub fn signal(&self, name: &str) {
