@@ -23,6 +23,8 @@ enum Fate {
     NotSent,
     /// It arrives, and its answer does not.
     AnswerLost,
+    /// It does not arrive, and nobody knows.
+    Vanishes,
     /// The store refuses it for want of room.
     Full,
 }
@@ -77,6 +79,7 @@ impl Distant {
                 call.await?;
                 failed(ErrorKind::Ambiguous)
             }
+            Fate::Vanishes => failed(ErrorKind::Ambiguous),
             Fate::Full => failed(ErrorKind::Full),
         }
     }
@@ -150,6 +153,10 @@ async fn an_attempt_whose_answer_was_lost_stays_ambiguous_unless_the_store_decid
     assert_eq!(append(vec![Full]).await, Err(ErrorKind::Full));
     assert_eq!(append(vec![NotSent, Full]).await, Err(ErrorKind::Full));
     assert_eq!(append(vec![AnswerLost, Full]).await, Err(ErrorKind::Ambiguous));
+    // A verdict is one for all attempts: the store looks for the turn's id first.
+    let store = Resilient::with_options(Distant::new(vec![Fate::Vanishes]), options());
+    let gone = store.append(&key(), &Append::new(turn(), Head::new(7, 1))).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::Gone);
     // Never an answer: given up when the patience ends.
     assert_eq!(append(vec![NotSent; 1000]).await, Err(ErrorKind::Unavailable));
     let mut one_lost = vec![NotSent; 1000];

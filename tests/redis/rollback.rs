@@ -89,6 +89,9 @@ async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_ap
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _log = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber alone, tracing asks that of whichever thread comes by first whether
+    // a line is wanted, and remembers it for all: other tests have none.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = RedisStore::connect(&trio.url()).await.unwrap();
     let memory = SessionMemoryLayer::new(Resilient::new(Cached::new(store, 1 << 20)), Header::conversation("x-chat"));
     let app = Router::new().route("/chat", post(chat)).layer(memory).with_state(think.clone());
