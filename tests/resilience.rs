@@ -23,6 +23,8 @@ enum Fate {
     NotSent,
     /// It arrives, and its answer does not.
     AnswerLost,
+    /// It does not arrive, and nobody knows.
+    Vanishes,
     /// The store refuses it for want of room.
     Full,
 }
@@ -34,12 +36,26 @@ struct Distant {
     /// For the next calls, the last one first; then everything arrives.
     fates: Arc<Mutex<Vec<Fate>>>,
     calls: Arc<AtomicU64>,
+    /// When each came.
+    at: Arc<Mutex<Vec<Instant>>>,
+    /// How long each takes.
+    takes: Duration,
 }
 
 impl Distant {
     fn new(mut fates: Vec<Fate>) -> Self {
         fates.reverse();
-        Self { store: Arc::default(), fates: Arc::new(Mutex::new(fates)), calls: Arc::default() }
+        Self {
+            store: Arc::default(),
+            fates: Arc::new(Mutex::new(fates)),
+            calls: Arc::default(),
+            at: Arc::default(),
+            takes: Duration::ZERO,
+        }
+    }
+
+    fn taking(self, takes: Duration) -> Self {
+        Self { takes, ..self }
     }
 
     fn calls(&self) -> u64 {
@@ -52,6 +68,8 @@ impl Distant {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.at.lock().unwrap().push(Instant::now());
+        tokio::time::sleep(self.takes).await;
         let fate = self.fates.lock().unwrap().pop().unwrap_or(Fate::Arrives);
         let failed = |kind| Err(StoreError::new(kind, "distant", what));
         match fate {
@@ -61,6 +79,7 @@ impl Distant {
                 call.await?;
                 failed(ErrorKind::Ambiguous)
             }
+            Fate::Vanishes => failed(ErrorKind::Ambiguous),
             Fate::Full => failed(ErrorKind::Full),
         }
     }
@@ -134,6 +153,10 @@ async fn an_attempt_whose_answer_was_lost_stays_ambiguous_unless_the_store_decid
     assert_eq!(append(vec![Full]).await, Err(ErrorKind::Full));
     assert_eq!(append(vec![NotSent, Full]).await, Err(ErrorKind::Full));
     assert_eq!(append(vec![AnswerLost, Full]).await, Err(ErrorKind::Ambiguous));
+    // A verdict is one for all attempts: the store looks for the turn's id first.
+    let store = Resilient::with_options(Distant::new(vec![Fate::Vanishes]), options());
+    let gone = store.append(&key(), &Append::new(turn(), Head::new(7, 1))).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::Gone);
     // Never an answer: given up when the patience ends.
     assert_eq!(append(vec![NotSent; 1000]).await, Err(ErrorKind::Unavailable));
     let mut one_lost = vec![NotSent; 1000];
@@ -191,6 +214,58 @@ async fn while_the_store_is_away_loads_fail_at_once_and_one_at_a_time_tries() {
     distant.fates.lock().unwrap().clear();
     tokio::time::advance(Duration::from_millis(500)).await;
     load().await.unwrap();
+    assert!(!store.is_open());
+}
+
+/// The pauses between attempts, as the store sees them.
+async fn pauses() -> Vec<Duration> {
+    let distant = Distant::new(vec![Fate::NotSent; 6]);
+    let store = Resilient::with_options(distant.clone(), options());
+    store.append(&key(), &Append::new(turn(), Head::ABSENT)).await.unwrap();
+    let at = distant.at.lock().unwrap();
+    at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_and_are_not_the_same_for_all() {
+    let (one, other) = (pauses().await, pauses().await);
+    assert_ne!(one, other, "pods that were cut off together would come back together");
+    for pauses in [one, other] {
+        for (number, pause) in pauses.iter().enumerate() {
+            let middle = Duration::from_millis(500).min(Duration::from_millis(20) * (1 << number));
+            assert!((middle / 2..=middle * 3 / 2).contains(pause), "{pauses:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_at_once_exactly_one_asks_whether_the_store_is_back() {
+    let distant = Distant::new(vec![Fate::NotSent; 4]).taking(Duration::from_millis(100));
+    let store = Arc::new(Resilient::with_options(distant.clone(), options()));
+    let load = |store: Arc<Resilient<Distant>>| async move { store.load(&key(), &Read::new(Window::ALL)).await };
+    while !store.is_open() {
+        let _ = load(store.clone()).await;
+    }
+    let before = distant.calls();
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        all.spawn(load(store.clone()));
+    }
+    let mut answered = 0;
+    while let Some(loaded) = all.join_next().await {
+        answered += usize::from(loaded.unwrap().is_ok());
+    }
+    assert_eq!((distant.calls() - before, answered), (1, 1), "the others are told at once");
+    load(store.clone()).await.unwrap();
+    assert!(!store.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_nobody_confirms_do_not_keep_loads_away() {
+    let distant = Distant::new(vec![Fate::AnswerLost; 20]);
+    let store = Resilient::with_options(distant, options());
+    store.append(&key(), &Append::new(turn(), Head::ABSENT)).await.unwrap();
     assert!(!store.is_open());
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tower_session_memory::store::RedisTls;
 
 pub struct Certificates(tempfile::TempDir);
 
@@ -10,6 +11,11 @@ impl Certificates {
     /// Writes `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`, and `stranger.pem`,
     /// an authority that signed none of them.
     pub fn new() -> Self {
+        Self::naming(&["localhost", "127.0.0.1"])
+    }
+
+    /// The same, of servers that are called like this.
+    pub fn naming(names: &[&str]) -> Self {
         let certificates = Self(tempfile::tempdir().expect("a temporary directory"));
         let authority = |name: &str| {
             let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -22,7 +28,7 @@ impl Certificates {
         certificates.write("stranger.pem", &authority("stranger").pem());
         for who in ["server", "client"] {
             let key = KeyPair::generate().expect("a key");
-            let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+            let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
             let mut params = CertificateParams::new(names).expect("good names");
             params.distinguished_name.push(DnType::CommonName, who);
             let certificate = params.signed_by(&key, &ca).expect("signed");
@@ -34,6 +40,26 @@ impl Certificates {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// The settings of a Redis server that serves TLS at this port.
+    pub fn settings(&self, port: u16) -> String {
+        let path = |name: &str| self.path(name).display().to_string();
+        format!(
+            "--tls-port {port} --tls-ca-cert-file {} --tls-cert-file {} --tls-key-file {}",
+            path("ca.pem"),
+            path("server.pem"),
+            path("server.key")
+        )
+    }
+
+    /// What a store trusts that knows these servers' authority alone.
+    pub fn trust(&self) -> RedisTls {
+        RedisTls::with_ca(&self.read("ca.pem")).expect("a certificate")
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("it was written")
     }
 
     fn write(&self, name: &str, text: &str) {

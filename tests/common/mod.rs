@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod chance;
+pub mod crowd;
 pub mod history;
 pub mod proxy;
 pub mod servers;

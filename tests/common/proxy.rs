@@ -36,6 +36,9 @@ const FAULTS: [Fault; 6] =
 /// Longer than the reply deadline of the stores under test.
 const STALL: Duration = Duration::from_millis(500);
 
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
 /// Forwards connections to a server until it is dropped.
 pub struct Proxy {
     pub port: u16,
@@ -180,8 +183,10 @@ async fn try_carry(client: TcpStream, state: Arc<State>, number: u64) -> io::Res
                 }
                 Some(Fault::Slow) => at += Duration::from_millis(chance.below(60)),
                 Some(Fault::HalfOpen) => {
-                    answers.abort();
-                    std::future::pending::<()>().await;
+                    // Held, not ended: dropping the answers' half would tell the client.
+                    let _ = stall.send(Some(Instant::now() + FOR_EVER));
+                    while from_client.read(&mut buffer).await? > 0 {}
+                    return Ok(());
                 }
             }
             let _ = delayed.send((at, piece));

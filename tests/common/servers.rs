@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine, short enough for a failure to be told today.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls a condition until it holds; fails the test when it does not within [`PATIENCE`].
 #[track_caller]
@@ -91,6 +91,8 @@ pub struct RedisServer {
     program: PathBuf,
     arguments: Vec<String>,
     pub port: u16,
+    /// Beside `port`, which stays open for the test's own commands.
+    pub tls_port: Option<u16>,
 }
 
 impl RedisServer {
@@ -113,16 +115,20 @@ impl RedisServer {
         })
     }
 
-    /// A Sentinel that watches a master; two of them must agree that it is down.
-    pub fn sentinel(name: &str, master: u16) -> Self {
-        Self::launch(program("redis-server", "REDIS_SERVER"), |port, directory| {
+    /// A Sentinel that watches a master; two of them must agree that it is down. `more` are settings
+    /// as on the command line.
+    pub fn sentinel(name: &str, master: u16, more: &[&str]) -> Self {
+        let more = more.join(" ").replace(" --", "\n").replacen("--", "", 1);
+        let mut sentinel = Self::launch(program("redis-server", "REDIS_SERVER"), |port, directory| {
             let settings = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
-                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n"
+                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n{more}\n"
             );
             std::fs::write(directory.join("sentinel.conf"), settings).expect("the directory is ours");
             vec!["sentinel.conf".into(), "--sentinel".into()]
-        })
+        });
+        sentinel.tls_port = tls_port(more.split_whitespace());
+        sentinel
     }
 
     fn launch(program: PathBuf, arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
@@ -131,7 +137,9 @@ impl RedisServer {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
             let arguments = arguments(port, directory.path());
-            let server = Self { process: Mutex::default(), directory, program: program.clone(), arguments, port };
+            let tls_port = tls_port(arguments.iter().map(String::as_str));
+            let process = Mutex::default();
+            let server = Self { process, directory, program: program.clone(), arguments, port, tls_port };
             if server.run() {
                 return server;
             }
@@ -141,9 +149,14 @@ impl RedisServer {
 
     /// Starts the process and waits until it answers; false if it ended at once.
     fn run(&self) -> bool {
+        self.run_until(&["eady to accept connections", "Sentinel ID is"], &[])
+    }
+
+    /// The same, until it logs one of these lines.
+    fn run_until(&self, lines: &[&str], more: &[&str]) -> bool {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("the log opens");
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).current_dir(self.directory.path());
+        command.args(&self.arguments).args(more).current_dir(self.directory.path());
         let before = log.metadata().map_or(0, |log| log.len()) as usize;
         let errors = log.try_clone().expect("the log can be shared");
         let mut process = Process::spawn(command.stdout(log).stderr(errors));
@@ -153,7 +166,7 @@ impl RedisServer {
             }
             let log = std::fs::read(self.path("log")).ok()?;
             let last = String::from_utf8_lossy(&log[before..]);
-            (last.contains("eady to accept connections") || last.contains("Sentinel ID is")).then_some(true)
+            lines.iter().any(|line| last.contains(line)).then_some(true)
         });
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
         ready
@@ -187,8 +200,20 @@ impl RedisServer {
         assert!(self.run(), "the server does not start again");
     }
 
+    /// The same, but each of its keys takes that long to be read, and nobody waits for it.
+    pub fn restart_slowly(&self, each: Duration) {
+        let delay = each.as_micros().to_string();
+        let more = ["--key-load-delay", &delay, "--loading-process-events-interval-bytes", "1024"];
+        assert!(self.run_until(&["Server initialized"], &more), "the server does not start again");
+    }
+
     pub fn signal(&self, name: &str) {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().expect("it runs").signal(name);
+    }
+
+    /// Where stores, replicas and other nodes find it.
+    pub fn public_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// A connection for the test's own commands.
@@ -199,13 +224,23 @@ impl RedisServer {
 
     /// Sends one command, words apart by spaces.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &str) -> T {
+        self.try_ask(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// The same, where the server may refuse it or hang up.
+    pub fn try_ask<T: redis::FromRedisValue>(&self, words: &str) -> redis::RedisResult<T> {
         let mut words = words.split_whitespace();
         let mut command = redis::cmd(words.next().expect("a command has a name"));
         words.for_each(|word| {
             command.arg(word);
         });
-        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{error}"))
+        command.query(&mut self.connection())
     }
+}
+
+fn tls_port<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<u16> {
+    words.find(|word| word.trim_start_matches("--") == "tls-port")?;
+    words.next()?.parse().ok()
 }
 
 /// Something costly that tests of one file share: started by the first, stopped with the last.

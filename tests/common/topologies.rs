@@ -1,12 +1,15 @@
 //! Servers that work together: a Cluster, and a master with replicas and Sentinels.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
+use super::certificates::Certificates;
 use super::servers::{RedisServer, eventually, free_port};
 
 /// Three masters that share the slots.
 pub struct RedisCluster {
     pub nodes: Vec<RedisServer>,
+    tls: bool,
     /// One slot moves at a time.
     moving: Mutex<()>,
 }
@@ -15,23 +18,29 @@ impl RedisCluster {
     pub const SLOTS: u16 = 16_384;
 
     pub fn start() -> Self {
-        let nodes: Vec<RedisServer> = (0..3)
-            .map(|_| {
-                let bus = free_port().to_string();
-                RedisServer::with(&[
-                    "--appendonly",
-                    "yes",
-                    "--appendfsync",
-                    "no",
-                    "--cluster-enabled",
-                    "yes",
-                    "--cluster-port",
-                    &bus,
-                    "--cluster-node-timeout",
-                    "2000",
-                ])
-            })
-            .collect();
+        Self::launch(None)
+    }
+
+    /// The same over TLS, also between the nodes, which tell their names and not their addresses.
+    pub fn with_tls(certificates: &Certificates) -> Self {
+        Self::launch(Some(certificates))
+    }
+
+    fn launch(certificates: Option<&Certificates>) -> Self {
+        let node = |_| {
+            let bus = free_port();
+            let mut settings = format!(
+                "--appendonly yes --appendfsync no --cluster-enabled yes --cluster-port {bus} \
+                 --cluster-node-timeout 2000"
+            );
+            if let Some(certificates) = certificates {
+                settings += " --tls-cluster yes --cluster-announce-hostname localhost";
+                settings += " --cluster-preferred-endpoint-type hostname --tls-auth-clients no ";
+                settings += &certificates.settings(free_port());
+            }
+            RedisServer::with(&settings.split_whitespace().collect::<Vec<_>>())
+        };
+        let nodes: Vec<RedisServer> = (0..3).map(node).collect();
         let share = Self::SLOTS / nodes.len() as u16;
         for (index, node) in nodes.iter().enumerate() {
             let first = index as u16 * share;
@@ -42,9 +51,9 @@ impl RedisCluster {
         }
         for node in &nodes[1..] {
             let bus = node.argument("--cluster-port").to_owned();
-            nodes[0].ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
+            nodes[0].ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.public_port()));
         }
-        let cluster = Self { nodes, moving: Mutex::default() };
+        let cluster = Self { nodes, tls: certificates.is_some(), moving: Mutex::default() };
         eventually("all nodes know all slots", || {
             let ready = |node: &RedisServer| {
                 let info: String = node.ask("CLUSTER INFO");
@@ -56,8 +65,7 @@ impl RedisCluster {
     }
 
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        url(if self.tls { "rediss+cluster" } else { "redis+cluster" }, &self.nodes)
     }
 
     /// The node that has a slot, by its own word.
@@ -92,7 +100,7 @@ impl RedisCluster {
                 break;
             }
             for key in keys {
-                source.ask::<String>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", target.port));
+                source.ask::<String>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", target.public_port()));
             }
         }
         for node in [target, source].into_iter().chain(&self.nodes) {
@@ -105,23 +113,48 @@ impl RedisCluster {
 pub struct Trio {
     pub servers: Vec<RedisServer>,
     pub sentinels: Vec<RedisServer>,
+    tls: bool,
 }
 
 impl Trio {
     pub const NAME: &str = "main";
 
     pub fn start() -> Self {
-        let settings = ["--appendonly", "yes", "--appendfsync", "no", "--repl-diskless-sync-delay", "0"];
-        let master = RedisServer::with(&settings);
-        let of = format!("127.0.0.1 {}", master.port);
-        let replicas = (0..2).map(|_| RedisServer::with(&[&settings[..], &["--replicaof", &of]].concat()));
-        let servers: Vec<RedisServer> = std::iter::once(master).chain(replicas.collect::<Vec<_>>()).collect();
+        Self::launch(None)
+    }
+
+    /// The same over TLS, also among themselves.
+    pub fn with_tls(certificates: &Certificates) -> Self {
+        Self::launch(Some(certificates))
+    }
+
+    fn launch(certificates: Option<&Certificates>) -> Self {
+        let tls = || match certificates {
+            None => String::new(),
+            Some(all) => format!("--tls-replication yes --tls-auth-clients no {}", all.settings(free_port())),
+        };
+        let server = |more: &str| {
+            let settings = format!(
+                "--appendonly yes --appendfsync no --repl-diskless-sync-delay 0 \
+                 --user replica on >replica +@all --masteruser replica --masterauth replica {} {more}",
+                tls()
+            );
+            RedisServer::with(&settings.split_whitespace().collect::<Vec<_>>())
+        };
+        let mut servers = vec![server("")];
+        let of = format!("--replicaof 127.0.0.1 {}", servers[0].public_port());
+        servers.extend((0..2).map(|_| server(&of)));
         eventually("the replicas are in step", || {
             let up = |server: &RedisServer| server.ask::<String>("INFO replication").contains("master_link_status:up");
             servers[1..].iter().all(up).then_some(())
         });
-        let sentinels = (0..3).map(|_| RedisServer::sentinel(Self::NAME, servers[0].port)).collect();
-        let trio = Self { servers, sentinels };
+        let sentinel = |_| {
+            let tls = tls();
+            let settings: Vec<&str> = tls.split_whitespace().collect();
+            RedisServer::sentinel(Self::NAME, servers[0].public_port(), &settings)
+        };
+        let sentinels = (0..3).map(sentinel).collect();
+        let trio = Self { servers, sentinels, tls: certificates.is_some() };
         eventually("the Sentinels know each other and the replicas", || {
             let knows = |sentinel: &RedisServer| {
                 let info: String = sentinel.ask("INFO sentinel");
@@ -133,14 +166,61 @@ impl Trio {
     }
 
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-        format!("redis+sentinel://{}/{}", hosts.join(","), Self::NAME)
+        let scheme = if self.tls { "rediss+sentinel" } else { "redis+sentinel" };
+        format!("{}/{}", url(scheme, &self.sentinels), Self::NAME)
     }
 
     /// The server that the Sentinels call the master.
     pub fn master(&self) -> &RedisServer {
-        let (_, port): (String, u16) =
-            self.sentinels[0].ask(&format!("SENTINEL get-master-addr-by-name {}", Self::NAME));
-        self.servers.iter().find(|server| server.port == port).expect("it is one of ours")
+        let port = Self::named(&self.sentinels[0]);
+        self.servers.iter().find(|server| server.public_port() == port).expect("it is one of ours")
     }
+
+    fn named(sentinel: &RedisServer) -> u16 {
+        let (_, port): (String, u16) = sentinel.ask(&format!("SENTINEL get-master-addr-by-name {}", Self::NAME));
+        port
+    }
+
+    /// Cuts the master off its replicas, so that what it still stores is lost; kills it; waits until
+    /// all Sentinels name another; starts it again and waits until they have made a replica of it that
+    /// is in step.
+    pub fn kill_master_and_bring_it_back(&self, dead: impl FnOnce()) {
+        let old = self.master();
+        self.cut_replicas_off(old);
+        // Long enough for some to read what nobody acknowledges.
+        std::thread::sleep(Duration::from_millis(600));
+        old.kill_9();
+        dead();
+        self.wait_for_another_than(old);
+        old.restart();
+        self.wait_for_replica(old);
+    }
+
+    /// Waits until all Sentinels name another master.
+    pub fn wait_for_another_than(&self, old: &RedisServer) {
+        eventually("the Sentinels promote a replica", || {
+            let names = |sentinel: &RedisServer| Self::named(sentinel) != old.public_port();
+            self.sentinels.iter().all(names).then_some(())
+        });
+    }
+
+    /// Waits until the Sentinels have made a replica of a server, and it is in step.
+    pub fn wait_for_replica(&self, old: &RedisServer) {
+        eventually("the old master is a replica in step", || {
+            // The Sentinel that demotes it also ends its connections.
+            let info: String = old.try_ask("INFO replication").ok()?;
+            (info.contains("role:slave") && info.contains("master_link_status:up")).then_some(())
+        });
+    }
+
+    /// From now on nothing more reaches the replicas of this master, until it starts again.
+    pub fn cut_replicas_off(&self, master: &RedisServer) {
+        master.ask::<()>("ACL SETUSER replica off");
+        let _: i64 = master.ask("CLIENT KILL TYPE replica");
+    }
+}
+
+fn url(scheme: &str, servers: &[RedisServer]) -> String {
+    let hosts: Vec<String> = servers.iter().map(|server| format!("localhost:{}", server.public_port())).collect();
+    format!("{scheme}://{}", hosts.join(","))
 }

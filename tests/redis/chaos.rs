@@ -4,141 +4,46 @@
 //! `TSM_CHAOS_TURNS=500 cargo test --features cache,redis,resilience --test redis chaos -- --nocapture`;
 //! `TSM_CHAOS_SEED=...`, printed by each run, draws the same faults again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tower_session_memory::store::{
-    Append, Cached, ErrorKind, Loaded, Read, RedisAck, RedisStore, Resilient, ResilientOptions, Store,
-};
-use tower_session_memory::{ConversationId, Message, SessionKey, Subject, Turn, TurnId, TurnStatus, Window};
+use tower_session_memory::store::{Cached, RedisAck, RedisStore, Resilient, ResilientOptions, Store};
 
 use crate::common::chance::Chance;
-use crate::common::history::{Event, What, check};
+use crate::common::crowd::{Crowd, SESSIONS};
 use crate::common::proxy::Proxy;
-use crate::common::servers::{RedisServer, eventually};
+use crate::common::servers::RedisServer;
 use crate::common::topologies::{RedisCluster, Trio};
 
 const PODS: usize = 4;
 const WRITERS: usize = 16;
-const SESSIONS: usize = 8;
 
-type Pod = Arc<Resilient<Cached<RedisStore>>>;
-
-/// Turns that each writer stores.
+/// Turns that each writer sends.
 fn turns() -> usize {
     std::env::var("TSM_CHAOS_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(25)
 }
 
-/// A pod with the short deadlines that make faults frequent.
-async fn pod(url: &str, ack: RedisAck) -> Pod {
+/// A store with the short deadlines that make faults frequent.
+async fn store(url: &str, ack: RedisAck) -> RedisStore {
     let builder = RedisStore::builder(url).acknowledged_by(ack);
     let builder = builder.reply_timeout(Duration::from_millis(300)).connect_timeout(Duration::from_millis(500));
-    let store = builder.acquire_timeout(Duration::from_millis(500)).connect().await.unwrap();
+    builder.acquire_timeout(Duration::from_millis(500)).connect().await.unwrap()
+}
+
+/// Longer than any outage here: an accepted turn is tried until it has an answer.
+fn resilient<S: Store>(store: S) -> Arc<Resilient<S>> {
     let mut options = ResilientOptions::default();
-    options.append_patience = Duration::from_secs(20);
-    Arc::new(Resilient::with_options(Cached::new(store, 4 << 20), options))
+    options.append_patience = Duration::from_secs(40);
+    Arc::new(Resilient::with_options(store, options))
 }
 
-fn session(index: usize, seed: u64) -> SessionKey {
-    let id = ConversationId::parse(&format!("chaos-{seed}-{index}")).unwrap();
-    SessionKey::new(id).with_subject(Subject::new("chaos").unwrap())
-}
-
-struct Run {
-    seed: u64,
-    began: Instant,
-    events: Mutex<Vec<Event>>,
-}
-
-impl Run {
-    fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { seed, began: Instant::now(), events: Mutex::default() })
+async fn pods(url: &str) -> Vec<Arc<Resilient<Cached<RedisStore>>>> {
+    let mut pods = Vec::new();
+    for _ in 0..PODS {
+        pods.push(resilient(Cached::new(store(url, RedisAck::Master).await, 4 << 20)));
     }
-
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
-    }
-
-    fn record(&self, session: usize, began: u64, what: What) {
-        let event = Event { session, began, ended: self.now(), what };
-        self.events.lock().unwrap().push(event);
-    }
-
-    /// One client of one pod: reads, thinks, appends, and on to the next session.
-    async fn write(self: Arc<Self>, pod: Pod, mut chance: Chance) {
-        let mut number = 0;
-        for _ in 0..turns() * 20 {
-            if number == turns() {
-                break;
-            }
-            let index = chance.below(SESSIONS as u64) as usize;
-            let key = session(index, self.seed);
-            let began = self.now();
-            let Ok(loaded) = pod.load(&key, &Read::new(Window::ALL)).await else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
-            self.record(index, began, What::Read { turns: ids(&loaded) });
-            number += 1;
-            let text = format!("turn {number} {}", "x".repeat(chance.below(400) as usize));
-            let turn = Turn::new(TurnId::random(), TurnStatus::Complete, vec![Message::user(text)]);
-            let id = turn.id();
-            let append = Append::new(turn, loaded.head).searched().ttl(Some(Duration::from_secs(3600)));
-            let began = self.now();
-            let what = match pod.append(&key, &append).await {
-                Ok(appended) => What::Acknowledged { turn: id, sequence: appended.sequence },
-                Err(error) if error.kind().is_ambiguous() => What::Unknown { turn: id },
-                Err(error) => {
-                    let expected = [ErrorKind::Unavailable, ErrorKind::Full, ErrorKind::Conflict];
-                    assert!(expected.contains(&error.kind()), "{error:?}");
-                    What::Refused { turn: id }
-                }
-            };
-            self.record(index, began, what);
-        }
-    }
-
-    /// All writers of all pods, to their end.
-    async fn writers(self: &Arc<Self>, pods: &[Pod]) {
-        let mut writers = tokio::task::JoinSet::new();
-        for (number, pod) in
-            pods.iter().enumerate().flat_map(|pod| vec![pod; WRITERS]).enumerate().map(|(n, (_, p))| (n, p))
-        {
-            writers.spawn(self.clone().write(pod.clone(), Chance::new(self.seed.wrapping_add(number as u64))));
-        }
-        while let Some(ended) = writers.join_next().await {
-            ended.unwrap();
-        }
-    }
-
-    /// Reads every session on a quiet network and judges.
-    async fn judge(&self, store: &RedisStore, faults: u64) {
-        let mut stored = Vec::new();
-        for index in 0..SESSIONS {
-            let loaded = store.load(&session(index, self.seed), &Read::new(Window::ALL)).await.unwrap();
-            assert_eq!(loaded.head.sequence as usize, loaded.turns.len());
-            stored.push(ids(&loaded));
-        }
-        let events = self.events.lock().unwrap();
-        let count = |wanted: fn(&What) -> bool| events.iter().filter(|event| wanted(&event.what)).count();
-        let acknowledged = count(|what| matches!(what, What::Acknowledged { .. }));
-        println!(
-            "acknowledged {acknowledged}, unknown {}, refused {}, reads {}, stored {}, faults {faults}",
-            count(|what| matches!(what, What::Unknown { .. })),
-            count(|what| matches!(what, What::Refused { .. })),
-            count(|what| matches!(what, What::Read { .. })),
-            stored.iter().map(Vec::len).sum::<usize>(),
-        );
-        let violations = check(&events, &stored);
-        assert!(violations.is_empty(), "seed {}: {violations:#?}", self.seed);
-        let sent = PODS * WRITERS * turns();
-        assert!(acknowledged * 4 > sent, "only {acknowledged} of {sent} turns got through: this shows little");
-    }
-}
-
-fn ids(loaded: &Loaded) -> Vec<TurnId> {
-    loaded.turns.iter().map(Turn::id).collect()
+    pods
 }
 
 /// Runs something against the servers again and again until the writers are done.
@@ -154,11 +59,8 @@ async fn every_turn_once_through_network_faults_and_restarts() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port, seed).await;
-    let mut pods = Vec::new();
-    for _ in 0..PODS {
-        pods.push(pod(&proxy.url(), RedisAck::Master).await);
-    }
-    let (run, done) = (Run::new(seed), AtomicBool::new(false));
+    let pods = pods(&proxy.url()).await;
+    let (crowd, done) = (Crowd::new(seed, turns(), Duration::ZERO), AtomicBool::new(false));
     proxy.faults(60);
     let mut chance = Chance::new(seed);
     let nemesis = until_done(&done, Duration::from_millis(300), || match chance.below(4) {
@@ -172,12 +74,12 @@ async fn every_turn_once_through_network_faults_and_restarts() {
         }
     });
     let writers = async {
-        run.writers(&pods).await;
+        crowd.run(&pods, WRITERS).await;
         done.store(true, Ordering::Relaxed);
     };
     tokio::join!(nemesis, writers);
     let faults = proxy.injected();
-    run.judge(&RedisStore::connect(&server.url()).await.unwrap(), faults).await;
+    crowd.must_be_right(&RedisStore::connect(&server.url()).await.unwrap()).await;
     assert!(faults > 0, "nothing went wrong: this shows nothing");
 }
 
@@ -185,13 +87,10 @@ async fn every_turn_once_through_network_faults_and_restarts() {
 async fn every_turn_once_while_slots_of_a_cluster_move() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let cluster = RedisCluster::start();
-    let mut pods = Vec::new();
-    for _ in 0..PODS {
-        pods.push(pod(&cluster.url(), RedisAck::Master).await);
-    }
-    let (run, done) = (Run::new(seed), AtomicBool::new(false));
+    let pods = pods(&cluster.url()).await;
+    let (crowd, done) = (Crowd::new(seed, turns(), Duration::ZERO), AtomicBool::new(false));
     let slots: Vec<u16> = (0..SESSIONS)
-        .map(|index| cluster.nodes[0].ask(&format!("CLUSTER KEYSLOT tsm:{{{}}}", session(index, seed).encoded())))
+        .map(|index| cluster.nodes[0].ask(&format!("CLUSTER KEYSLOT tsm:{{{}}}", crowd.key(index).encoded())))
         .collect();
     let mut chance = Chance::new(seed);
     let mut moved = 0;
@@ -202,43 +101,46 @@ async fn every_turn_once_while_slots_of_a_cluster_move() {
         moved += 1;
     });
     let writers = async {
-        run.writers(&pods).await;
+        crowd.run(&pods, WRITERS).await;
         done.store(true, Ordering::Relaxed);
     };
     tokio::join!(nemesis, writers);
-    run.judge(&RedisStore::connect(&cluster.url()).await.unwrap(), moved).await;
+    crowd.must_be_right(&RedisStore::connect(&cluster.url()).await.unwrap()).await;
     assert!(moved > 0, "no slot moved: this shows nothing");
 }
 
+/// The master is killed while all write, a replica is promoted, and the old master comes back, at
+/// first as a master with the old data, until the Sentinels demote it. Both replicas have an
+/// acknowledged turn, so whichever is promoted has it; nothing is acknowledged before the old master
+/// is one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_turn_once_through_a_failover_by_sentinel() {
+async fn every_turn_once_through_failovers_while_all_write() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let trio = Trio::start();
     let mut pods = Vec::new();
     for _ in 0..PODS {
-        // Both replicas have an acknowledged turn, so whichever is promoted has it.
-        pods.push(pod(&trio.url(), RedisAck::Replicas { replicas: 2, within: Duration::from_millis(200) }).await);
+        let ack = RedisAck::Replicas { replicas: 2, within: Duration::from_millis(200) };
+        pods.push(resilient(store(&trio.url(), ack).await));
     }
-    let run = Run::new(seed);
-    run.writers(&pods).await;
-    let old = trio.master().port;
-    trio.master().kill_9();
-    let pods: Vec<Pod> = {
-        // One replica is left after the failover.
-        let new = tokio::task::block_in_place(|| {
-            eventually("the Sentinels promote a replica", || {
-                let port = trio.master().port;
-                (port != old).then_some(port)
-            })
-        });
-        println!("failed over from {old} to {new}");
-        let store = RedisStore::connect(&trio.url()).await.unwrap();
-        run.judge(&store, 1).await;
-        pods
+    let (crowd, done) = (Crowd::new(seed, turns(), Duration::from_secs(2)), AtomicBool::new(false));
+    let all = PODS * WRITERS * turns();
+    let mut chance = Chance::new(seed);
+    let nemesis = async {
+        // One failover for each 1,600 turns, somewhere between their first and their last tenth.
+        for share in (0..all).step_by(1600).map(|from| from + 160 + chance.below(1280) as usize) {
+            while crowd.acknowledged() < share && !done.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if !done.load(Ordering::Relaxed) {
+                tokio::task::block_in_place(|| trio.kill_master_and_bring_it_back(|| crowd.master_died()));
+            }
+        }
     };
-    // The pods that were connected to the old master go on, and say that nobody confirms: one of the
-    // two replicas they want is the new master itself.
-    let key = session(0, seed);
-    let loaded = pods[0].load(&key, &Read::new(Window::ALL)).await.unwrap();
-    assert!(!loaded.turns.is_empty());
+    let writers = async {
+        crowd.run(&pods, WRITERS).await;
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(nemesis, writers);
+    crowd.must_be_right(&RedisStore::connect(&trio.url()).await.unwrap()).await;
+    assert!(crowd.went_on(), "no turn was stored by a new master: this shows nothing");
 }

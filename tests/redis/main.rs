@@ -5,7 +5,13 @@ mod common;
 
 mod chaos;
 mod cost;
+mod encrypted;
 mod faults;
+mod mutants;
+mod promotion;
+mod refusals;
+#[cfg(feature = "metrics")]
+mod rollback;
 mod setups;
 mod suite;
 mod two_pods;

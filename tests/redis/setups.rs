@@ -57,25 +57,12 @@ fn version(server: &RedisServer) -> (u32, u32) {
 #[tokio::test]
 async fn a_server_of_another_authority_is_not_trusted() {
     let certificates = Certificates::new();
-    let path = |name: &str| certificates.path(name).to_string_lossy().into_owned();
-    let port = free_port().to_string();
-    let _server = RedisServer::with(&[
-        "--port",
-        "0",
-        "--tls-port",
-        &port,
-        "--tls-ca-cert-file",
-        &path("ca.pem"),
-        "--tls-cert-file",
-        &path("server.pem"),
-        "--tls-key-file",
-        &path("server.key"),
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let port = free_port();
+    let settings = format!("--port 0 --tls-auth-clients no {}", certificates.settings(port));
+    let _server = RedisServer::with(&settings.split_whitespace().collect::<Vec<_>>());
     let url = format!("rediss://localhost:{port}");
     let with = async |ca: &str| {
-        let tls = RedisTls::with_ca(&std::fs::read(certificates.path(ca)).unwrap()).unwrap();
+        let tls = RedisTls::with_ca(&certificates.read(ca)).unwrap();
         RedisStore::builder(&url).tls(tls).connect().await
     };
     with("ca.pem").await.unwrap();

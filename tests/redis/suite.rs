@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bb8_redis::RedisConnectionManager;
 use tower_session_memory::InMemory;
 use tower_session_memory::store::conformance::Instances;
-use tower_session_memory::store::{Cached, Durability, RedisAck, RedisStore, RedisTls};
+use tower_session_memory::store::{Cached, Durability, RedisAck, RedisStore};
 
 use crate::common::certificates::Certificates;
-use crate::common::servers::{RedisServer, Shared, optional_program};
+use crate::common::servers::{RedisServer, Shared, free_port, optional_program};
 use crate::common::topologies::{RedisCluster, Trio};
 
 /// Two stores on the same servers, which live as long as the stores do.
@@ -60,31 +60,14 @@ mod tls_with_client_certificate {
         static SERVER: Shared<(RedisServer, Certificates)> = Shared::new();
         let server = SERVER.get(|| {
             let certificates = Certificates::new();
-            let path = |name: &str| certificates.path(name).to_string_lossy().into_owned();
-            let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
-            let port = crate::common::servers::free_port().to_string();
-            let mut server = RedisServer::with(&[
-                "--port",
-                "0",
-                "--tls-port",
-                &port,
-                "--tls-ca-cert-file",
-                &ca,
-                "--tls-cert-file",
-                &certificate,
-                "--tls-key-file",
-                &key,
-                "--tls-auth-clients",
-                "yes",
-            ]);
-            server.port = port.parse().unwrap();
+            let settings = format!("--tls-auth-clients yes {}", certificates.settings(free_port()));
+            let server = RedisServer::with(&settings.split_whitespace().collect::<Vec<_>>());
             (server, certificates)
         });
         let (redis, certificates) = &*server;
-        let read = |name: &str| std::fs::read(certificates.path(name)).unwrap();
-        let tls = RedisTls::with_ca(&read("ca.pem")).unwrap();
-        let tls = tls.identity(&read("client.pem"), &read("client.key")).unwrap();
-        let url = format!("rediss://localhost:{}", redis.port);
+        let tls = certificates.trust().identity(&certificates.read("client.pem"), &certificates.read("client.key"));
+        let tls = tls.unwrap();
+        let url = format!("rediss://localhost:{}", redis.public_port());
         let connect = async || RedisStore::builder(&url).tls(tls.clone()).connect().await.unwrap();
         Instances::new(connect().await).and(connect().await).keeping(server.clone())
     }

@@ -121,7 +121,8 @@ impl RedisBuilder {
     }
 
     /// Connections to each server, shared by all calls. Default: 2. More cost syscalls on both
-    /// sides; they help when single turns are so large that one delays the next.
+    /// sides; they help when single turns are so large that one delays the next. With
+    /// [`acknowledged_by`](Self::acknowledged_by) as many again.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
         self
@@ -148,7 +149,8 @@ impl RedisBuilder {
     }
 
     /// Whose word to wait for. Default: the master's. The rest costs a round trip to the replicas,
-    /// during which the connection carries nothing else.
+    /// during which the connection carries nothing else; so such writes have connections of their own,
+    /// and loads go on while a replica is away.
     pub fn acknowledged_by(mut self, ack: RedisAck) -> Self {
         self.ack = ack;
         self
@@ -165,9 +167,10 @@ impl RedisBuilder {
     /// Connects, and asks every server what it is worth.
     ///
     /// # Errors
-    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) for a wrong URL, login or
-    /// certificate, and for servers that are too old or below the floor;
-    /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody.
+    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) for a wrong URL or login, and for
+    /// servers that are too old, cannot do what was asked for, or are below the floor;
+    /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody, or nobody whose
+    /// certificate is trusted.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         self.connect_now().await.map_err(|failure| failure.into_error(Operation::Open))
     }
@@ -192,9 +195,6 @@ impl RedisBuilder {
         let wrong = |why: &str| Err(Failure::misconfigured(Note(why.to_owned())));
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
             return wrong("the prefix of keys must not be empty or have braces");
-        }
-        if self.ack.within().is_some_and(|within| within >= self.reply) {
-            return wrong("replicas have as much time as the whole answer: give reply_timeout more");
         }
         let tls = match (target.tls, &self.tls) {
             (false, None) => None,

@@ -37,6 +37,9 @@ pub(super) struct Reply {
 pub(super) struct Link {
     connection: MultiplexedConnection,
     health: Arc<Health>,
+    reign: Reign,
+    /// The number of the reign that it was opened in.
+    opened_in: u64,
     /// Ends the task that drives the socket, once no call is left that waits for it.
     _driver: Option<Arc<Driver>>,
 }
@@ -46,6 +49,22 @@ struct Health {
     broken: AtomicBool,
     /// Bytes that arrived; `None` for a connection that we did not open.
     heard: Option<Arc<AtomicU64>>,
+}
+
+/// The time during which a server is the master. All connections from that time end together: one
+/// that is told of the end must not leave others that would go on reading from a replica.
+#[derive(Clone, Default)]
+pub(super) struct Reign(Arc<AtomicU64>);
+
+impl Reign {
+    pub(super) fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Told by many connections at once, or late, it ends once.
+    fn end(&self, number: u64) {
+        let _ = self.0.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 struct Driver(AbortHandle);
@@ -77,16 +96,22 @@ impl Link {
                 health.broken.store(true, Ordering::Relaxed);
             }
         });
-        Ok(Self { connection, health, _driver: Some(Arc::new(Driver(task.abort_handle()))) })
+        let driver = Some(Arc::new(Driver(task.abort_handle())));
+        Ok(Self { connection, health, reign: Reign::default(), opened_in: 0, _driver: driver })
     }
 
     /// A connection that somebody else opened.
     pub(super) fn borrowed(connection: MultiplexedConnection) -> Self {
-        Self { connection, health: Arc::default(), _driver: None }
+        Self { connection, health: Arc::default(), reign: Reign::default(), opened_in: 0, _driver: None }
+    }
+
+    /// The same connection, as one of those that end with this reign.
+    pub(super) fn within(self, reign: &Reign, number: u64) -> Self {
+        Self { reign: reign.clone(), opened_in: number, ..self }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.health.broken.load(Ordering::Relaxed)
+        self.health.broken.load(Ordering::Relaxed) || self.reign.number() != self.opened_in
     }
 
     fn heard(&self) -> Option<u64> {
@@ -121,7 +146,7 @@ impl Link {
             Value::ServerError(error) => {
                 // A demoted master: whoever connects anew finds the right one.
                 if error.code() == "READONLY" {
-                    self.give_up();
+                    self.reign.end(self.opened_in);
                 }
                 Err(Failure::Refused(error))
             }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::failure::Failure;
-use super::link::Link;
+use super::link::{Link, Reign};
 use super::probe::{Facts, RedisAck};
 use super::sentinel::Sentinels;
 use super::stream::Stream;
@@ -42,13 +42,14 @@ impl Setup {
         Link::over(stream, login, heard).await
     }
 
-    /// Opens a connection to a server that is good enough, and says what it is worth.
-    pub(super) async fn open(&self, address: &Address) -> Result<(Link, Facts), Failure> {
+    /// Opens a connection to a server that is good enough.
+    async fn open(&self, address: &Address) -> Result<Link, Failure> {
         let link = self.dial(address, &self.login).await?;
         // Every connection is checked: after a failover it is another server.
         let facts = Facts::read(&link, self.connect).await.map_err(before_use)?;
         facts.check(self.ack, self.floor)?;
-        Ok((link, facts))
+        self.ack.check(&link, self.connect).await.map_err(before_use)?;
+        Ok(link)
     }
 }
 
@@ -61,10 +62,11 @@ fn before_use(failure: Failure) -> Failure {
 }
 
 /// Where a pool's connections lead.
+#[derive(Clone)]
 pub(super) enum Source {
     Fixed(Address),
     /// To the master that Sentinels name at that moment.
-    Sentinel(Sentinels),
+    Sentinel(Arc<Sentinels>),
 }
 
 /// bb8's manager. In place of bb8-redis's own, which sends a PING per checkout, sets no deadline and
@@ -72,17 +74,19 @@ pub(super) enum Source {
 pub(super) struct Manager {
     pub(super) setup: Arc<Setup>,
     pub(super) source: Source,
+    pub(super) reign: Reign,
     /// The last failure to connect, so that those who wait for a connection need not wait in vain.
     pub(super) failed: watch::Sender<Option<Failure>>,
 }
 
 impl Manager {
     async fn open(&self) -> Result<Link, Failure> {
+        let reign = self.reign.number();
         let address = match &self.source {
             Source::Fixed(address) => address.clone(),
             Source::Sentinel(sentinels) => sentinels.master(&self.setup).await?,
         };
-        Ok(self.setup.open(&address).await?.0)
+        Ok(self.setup.open(&address).await?.within(&self.reign, reign))
     }
 }
 

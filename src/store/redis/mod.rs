@@ -27,14 +27,15 @@
 //! `appendonly` is off, `Process` with `appendonly`, `Host` with `appendfsync always` or
 //! [`RedisAck::disks`], `Quorum` when most of the servers have the turn. With `appendfsync everysec`
 //! Redis may keep up to two seconds of writes in its own memory while a disk is slow.
-//! Redis replicates asynchronously: without [`RedisAck::replicas`] a failover may lose turns. The next
-//! append notices ([`ErrorKind::RolledBack`](super::ErrorKind::RolledBack)) and does not go on as if
-//! nothing had happened.
+//! Redis replicates asynchronously: without [`RedisAck::replicas`] a failover may lose turns. An append
+//! by who has read one of them notices ([`ErrorKind::RolledBack`](super::ErrorKind::RolledBack)) and
+//! does not go on as if nothing had happened, unless other pods have filled the gap by then.
 //!
 //! # Connections
 //! A few connections, each shared by many calls. One whose peer hangs up is replaced at once; one
 //! that stays silent for a whole reply deadline is taken for dead. Every new connection is checked: a
-//! replica, or a server below the required durability, is refused.
+//! replica, or a server below the required durability, is refused. A master that turns out to be one no
+//! more loses all connections at once. Writes that wait for replicas have connections of their own.
 //!
 //! # What the server must allow
 //! Redis 7.0 or newer, or Valkey. A user needs the keys under the prefix (`~tsm:*`) and these commands:
@@ -45,7 +46,7 @@
 //! ```
 //!
 //! Without `info` and `config|get` all works, and the durability counts as the least. `WAIT` needs
-//! `+wait`, a Cluster `+cluster|slots +asking`, a database number `+select`, RESP3 `+hello`.
+//! `+wait`, `WAITAOF` `+waitaof`, a Cluster `+cluster|slots +asking`, a database number `+select`, RESP3 `+hello`.
 //!
 //! # Why it is laid out like this
 //! Measured on Redis 7.0, CPU of the server's main thread per call, pipelined, records of 500 bytes:

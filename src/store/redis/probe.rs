@@ -20,14 +20,17 @@ pub enum RedisAck {
     Replicas {
         /// How many.
         replicas: u32,
-        /// How long they may take; must be shorter than the reply deadline.
+        /// How long they may take, on top of the reply deadline.
         within: Duration,
     },
     /// The master's disk and that many replicas' disks (`WAITAOF`; Redis 7.2 and Valkey).
+    ///
+    /// Slow: replicas tell of their disks once a second, the master with `appendfsync everysec` every
+    /// 0.1 s (Valkey 9.1), and each of the store's connections carries one such write at a time.
     Disks {
         /// How many, besides the master.
         replicas: u32,
-        /// How long they may take; must be shorter than the reply deadline.
+        /// How long they may take, on top of the reply deadline.
         within: Duration,
     },
 }
@@ -38,9 +41,9 @@ impl RedisAck {
         Self::Replicas { replicas, within: Duration::from_millis(500) }
     }
 
-    /// The master's disk and those of this many replicas, within 500 ms.
+    /// The master's disk and those of this many replicas, within 2 s.
     pub const fn disks(replicas: u32) -> Self {
-        Self::Disks { replicas, within: Duration::from_millis(500) }
+        Self::Disks { replicas, within: Duration::from_secs(2) }
     }
 
     /// The command that waits for it, sent right behind the write.
@@ -60,10 +63,28 @@ impl RedisAck {
         Some(command)
     }
 
-    pub(super) fn within(self) -> Option<Duration> {
+    pub(super) fn within(self) -> Duration {
         match self {
-            Self::Master => None,
-            Self::Replicas { within, .. } | Self::Disks { within, .. } => Some(within),
+            Self::Master => Duration::ZERO,
+            Self::Replicas { within, .. } | Self::Disks { within, .. } => within,
+        }
+    }
+
+    /// Asks on a fresh connection, which has written nothing to wait for: whether the server would
+    /// do it at all.
+    pub(super) async fn check(self, link: &Link, patience: Duration) -> Result<(), Failure> {
+        let within = Duration::from_millis(1);
+        let nobody = match self {
+            Self::Master => Self::Master,
+            Self::Replicas { .. } => Self::Replicas { replicas: 0, within },
+            Self::Disks { .. } => Self::Disks { replicas: 0, within },
+        };
+        let Some(command) = nobody.command() else { return Ok(()) };
+        match link.ask(command, patience).await {
+            Err(failure @ Failure::Refused(_)) => Err(Failure::misconfigured(Note(format!(
+                "the server or its ACL does not let this login wait for an acknowledgement: {failure}"
+            )))),
+            answer => answer.map(drop),
         }
     }
 
@@ -165,8 +186,13 @@ impl Facts {
                 self.version.0, self.version.1
             ));
         }
-        if matches!(ack, RedisAck::Disks { .. }) && self.version < (7, 2) {
-            return refuse("WAITAOF needs Redis 7.2 or Valkey".into());
+        if matches!(ack, RedisAck::Disks { .. }) && self.version != (0, 0) {
+            if self.version < (7, 2) {
+                return refuse("WAITAOF needs Redis 7.2 or Valkey".into());
+            }
+            if !self.append_only || self.fsync.as_deref() == Some("no") {
+                return refuse("WAITAOF needs appendonly, and an appendfsync other than `no`".into());
+            }
         }
         let durability = self.durability(ack);
         match floor {
@@ -238,7 +264,7 @@ mod tests {
         assert_eq!(level(facts(0, "allkeys-lru", 1, "everysec", 0), master), Process, "no limit, no eviction");
         assert_eq!(level(facts(1, "noeviction", 1, "everysec", 0), master), Process);
         assert_eq!(level(facts(1, "noeviction", 1, "always", 0), master), Host);
-        assert_eq!(level(facts(0, "noeviction", 1, "no", 0), RedisAck::disks(0)), Host);
+        assert_eq!(level(facts(0, "noeviction", 1, "everysec", 0), RedisAck::disks(0)), Host);
         assert_eq!(level(facts(0, "noeviction", 1, "no", 2), RedisAck::replicas(1)), Quorum);
         assert_eq!(level(facts(0, "noeviction", 1, "no", 4), RedisAck::replicas(1)), Process, "2 of 5");
         assert_eq!(level(facts(0, "noeviction", 0, "no", 2), RedisAck::replicas(2)), Cache, "a restart empties all");
@@ -253,5 +279,11 @@ mod tests {
         assert!(refused.to_string().contains("appendfsync is `everysec`"), "{refused}");
         let old = Facts { version: (7, 0), ..facts(0, "noeviction", 1, "always", 0) };
         assert!(old.check(RedisAck::disks(0), None).is_err());
+        for (append_only, fsync, fit) in
+            [(1, "always", true), (1, "everysec", true), (1, "no", false), (0, "always", false)]
+        {
+            let facts = facts(0, "noeviction", append_only, fsync, 0);
+            assert_eq!(facts.check(RedisAck::disks(0), None).is_ok(), fit, "{append_only} {fsync}");
+        }
     }
 }

@@ -55,9 +55,9 @@ impl Servers {
     pub(super) fn pool(&self) -> PoolState {
         let states = self.masters().into_iter().map(|master| match master {
             Master::Node(node) => node.state(),
-            Master::Borrowed(pool, _) => pool.state(),
+            Master::Borrowed(pool, _) => (pool.state().connections, pool.state().idle_connections),
         });
-        let sum = states.fold((0, 0), |sum, state| (sum.0 + state.connections, sum.1 + state.idle_connections));
+        let sum = states.fold((0, 0), |sum, state| (sum.0 + state.0, sum.1 + state.1));
         PoolState::new(sum.0, sum.1)
     }
 

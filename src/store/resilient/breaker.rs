@@ -1,5 +1,7 @@
 //! Knows whether the store is away, so that not everybody has to find out.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,24 +10,38 @@ use tokio::time::Instant;
 /// After some failures in a row it lets nobody through for a while, then one call that tries.
 #[derive(Debug)]
 pub(super) struct Breaker {
+    /// Its name, for the log.
+    store: &'static str,
     threshold: u32,
     pause: Duration,
     state: Mutex<State>,
 }
 
+/// Why a call was refused that did not reach the store.
+#[derive(Debug)]
+pub(super) struct Open;
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it was away a moment ago and is not asked again yet")
+    }
+}
+
+impl Error for Open {}
+
 #[derive(Debug)]
 enum State {
     /// The store answers; so many failures in a row were seen.
     Closed(u32),
-    /// Nobody gets through before this moment; then one call does.
-    Open { until: Instant },
+    /// Nobody gets through before this moment; then one call does. Away since that one.
+    Open { until: Instant, away: Instant },
     /// One call is trying since this moment.
-    Trying { since: Instant },
+    Trying { since: Instant, away: Instant },
 }
 
 impl Breaker {
-    pub(super) fn new(threshold: u32, pause: Duration) -> Self {
-        Self { threshold: threshold.max(1), pause, state: Mutex::new(State::Closed(0)) }
+    pub(super) fn new(store: &'static str, threshold: u32, pause: Duration) -> Self {
+        Self { store, threshold: threshold.max(1), pause, state: Mutex::new(State::Closed(0)) }
     }
 
     /// Whether a call may be made. Who gets `true` reports how it went, or was dropped: then the next
@@ -33,13 +49,13 @@ impl Breaker {
     pub(super) fn admits(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let may = match *state {
+        let (may, away) = match *state {
             State::Closed(_) => return true,
-            State::Open { until } => now >= until,
-            State::Trying { since } => now >= since + self.pause,
+            State::Open { until, away } => (now >= until, away),
+            State::Trying { since, away } => (now >= since + self.pause, away),
         };
         if may {
-            *state = State::Trying { since: now };
+            *state = State::Trying { since: now, away };
         }
         may
     }
@@ -47,22 +63,26 @@ impl Breaker {
     /// The store answered, be it with a refusal.
     pub(super) fn answered(&self) {
         let before = std::mem::replace(&mut *self.state(), State::Closed(0));
-        if !matches!(before, State::Closed(_)) {
-            tracing::info!("the store is back");
+        if let State::Open { away, .. } | State::Trying { away, .. } = before {
+            tracing::info!(store = self.store, away_ms = away.elapsed().as_millis() as u64, "the store is back");
         }
     }
 
-    /// The store could not be reached, or did not answer.
-    pub(super) fn failed(&self) {
-        let until = Instant::now() + self.pause;
+    /// The store could not be reached, or did not answer, and this is why.
+    pub(super) fn failed(&self, why: &dyn Error) {
+        let now = Instant::now();
+        let until = now + self.pause;
         let mut state = self.state();
         match *state {
             State::Closed(failures) if failures + 1 < self.threshold => *state = State::Closed(failures + 1),
             State::Closed(failures) => {
-                tracing::warn!(failures = failures + 1, "the store is away: loads are refused at once");
-                *state = State::Open { until };
+                *state = State::Open { until, away: now };
+                drop(state);
+                let (store, failures) = (self.store, failures + 1);
+                let cause = why.source().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(store, failures, error = %why, cause, "the store is away: loads are refused at once");
             }
-            State::Open { .. } | State::Trying { .. } => *state = State::Open { until },
+            State::Open { away, .. } | State::Trying { away, .. } => *state = State::Open { until, away },
         }
     }
 
@@ -84,20 +104,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_lets_one_try() {
-        let breaker = Breaker::new(3, PAUSE);
-        breaker.failed();
-        breaker.failed();
+        let breaker = Breaker::new("a store", 3, PAUSE);
+        breaker.failed(&Open);
+        breaker.failed(&Open);
         breaker.answered();
-        breaker.failed();
-        breaker.failed();
+        breaker.failed(&Open);
+        breaker.failed(&Open);
         assert!(breaker.admits(), "two in a row are not three");
-        breaker.failed();
+        breaker.failed(&Open);
         assert!(!breaker.admits());
 
         tokio::time::advance(PAUSE).await;
         assert!(breaker.admits(), "one may try");
         assert!(!breaker.admits(), "and nobody else");
-        breaker.failed();
+        breaker.failed(&Open);
         assert!(!breaker.admits());
 
         tokio::time::advance(PAUSE).await;
@@ -108,8 +128,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_was_dropped_while_trying_does_not_close_it_for_ever() {
-        let breaker = Breaker::new(1, PAUSE);
-        breaker.failed();
+        let breaker = Breaker::new("a store", 1, PAUSE);
+        breaker.failed(&Open);
         tokio::time::advance(PAUSE).await;
         assert!(breaker.admits());
         assert!(!breaker.admits());

@@ -8,7 +8,7 @@ use tower::retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::util::rng::HasherRng;
 
-use self::breaker::Breaker;
+use self::breaker::{Breaker, Open};
 use super::{
     Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, PoolState, Read, SessionPage, Store, StoreError,
     StoreInfo,
@@ -80,7 +80,8 @@ impl<S: Store> Resilient<S> {
     /// In front of this store.
     pub fn with_options(store: S, options: ResilientOptions) -> Self {
         let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
-        Self { store, options, budget, breaker: Breaker::new(options.breaker_failures, options.breaker_pause) }
+        let breaker = Breaker::new(store.info().name, options.breaker_failures, options.breaker_pause);
+        Self { store, options, budget, breaker }
     }
 
     /// The store behind.
@@ -103,7 +104,8 @@ impl<S: Store> Resilient<S> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let refused = || StoreError::new(ErrorKind::Unavailable, self.store.info().name, operation);
+            let refused =
+                || StoreError::new(ErrorKind::Unavailable, self.store.info().name, operation).with_source(Open);
             let answer = if self.breaker.admits() { self.observe(call().await) } else { Err(refused()) };
             let Err(error) = answer else { return answer };
             ambiguous |= error.kind().is_ambiguous();
@@ -136,7 +138,10 @@ impl<S: Store> Resilient<S> {
 
     fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
-            Err(error) if error.kind().is_temporary() => self.breaker.failed(),
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.breaker.failed(error),
+            // A write that nobody confirmed says nothing of loads: a master that waits for its replicas
+            // in vain serves them. If the store is away, the next load finds out.
+            Err(error) if error.kind().is_ambiguous() => {}
             _ => {
                 self.budget.deposit();
                 self.breaker.answered();

@@ -1,0 +1,133 @@
+//! Split brain: what a master acknowledged after its successor was chosen is lost, and told.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tokio::sync::Notify;
+use tokio::task::block_in_place;
+use tower::ServiceExt;
+use tower_session_memory::identity::Header;
+use tower_session_memory::store::{Cached, RedisStore, Resilient};
+use tower_session_memory::{ChatSession, Message, SessionMemoryLayer};
+
+use crate::common::servers::{RedisServer, eventually};
+use crate::common::topologies::Trio;
+
+const CANARY: &str = "canary-4711";
+
+/// A log that the test reads.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Commits that ended like this.
+fn commits(snapshotter: &Snapshotter, outcome: &str) -> u64 {
+    let counted = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+        let key = key.key();
+        let label = |name, value| key.labels().any(|label| label.key() == name && label.value() == value);
+        let ours = key.name() == "session_memory_commits_total" && label("store", "redis") && label("outcome", outcome);
+        match value {
+            DebugValue::Counter(count) if ours => Some(count),
+            _ => None,
+        }
+    });
+    counted.sum()
+}
+
+fn turns_on(server: &RedisServer) -> i64 {
+    // Not the header.
+    let key = server.ask::<Vec<String>>("KEYS tsm:{*").pop().expect("one session");
+    server.ask::<i64>(&format!("LLEN {key}")) / 2
+}
+
+/// Answers with how many turns it has seen; one that is told to think waits for its time first.
+async fn chat(State(think): State<Arc<Think>>, session: ChatSession, message: String) -> String {
+    if message == "think" {
+        think.loaded.notify_one();
+        think.over.notified().await;
+    }
+    session.append(Message::user(message)).expect("it is small");
+    session.history().turns().len().to_string()
+}
+
+#[derive(Default)]
+struct Think {
+    loaded: Notify,
+    over: Notify,
+}
+
+async fn send(app: &Router, message: &'static str) -> (StatusCode, String) {
+    let request = Request::post("/chat").header("x-chat", CANARY).body(Body::from(message)).unwrap();
+    let response = app.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_append() {
+    let trio = block_in_place(Trio::start);
+    let (recorder, log, think) = (DebuggingRecorder::new(), Log::default(), Arc::<Think>::default());
+    let snapshotter = recorder.snapshotter();
+    let _metrics = metrics::set_default_local_recorder(&recorder);
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber alone, tracing asks that of whichever thread comes by first whether
+    // a line is wanted, and remembers it for all: other tests have none.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
+    let store = RedisStore::connect(&trio.url()).await.unwrap();
+    let memory = SessionMemoryLayer::new(Resilient::new(Cached::new(store, 1 << 20)), Header::conversation("x-chat"));
+    let app = Router::new().route("/chat", post(chat)).layer(memory).with_state(think.clone());
+    assert_eq!(send(&app, "one").await, (StatusCode::OK, "0".into()));
+
+    // The master stands still, and the Sentinels choose another. Then it goes on, and does not know.
+    let old = trio.master();
+    block_in_place(|| {
+        eventually("the replicas have it", || trio.servers.iter().all(|one| turns_on(one) == 1).then_some(()));
+        old.signal("STOP");
+        trio.wait_for_another_than(old);
+        old.signal("CONT");
+    });
+    let new = trio.master();
+    assert_eq!(send(&app, "two").await, (StatusCode::OK, "1".into()), "by a connection to the old master");
+    assert_eq!((turns_on(old), turns_on(new)), (2, 1));
+    let thinking = async {
+        let told = send(&app, "think").await;
+        (told, turns_on(new))
+    };
+    let demotion = async {
+        think.loaded.notified().await;
+        block_in_place(|| trio.wait_for_replica(old));
+        think.over.notify_one();
+    };
+    let (((status, problem), stored), ()) = tokio::join!(thinking, demotion);
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    assert!(problem.contains("store_rolled_back"), "{problem}");
+    assert_eq!(stored, 1, "nothing was stored on top of the gap");
+    assert_eq!(commits(&snapshotter, "rolled_back"), 1);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for said in ["redis lost turns that it had acknowledged", "turn not committed outcome=\"rolled_back\""] {
+        assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(said)), "{said} is not in {log}");
+    }
+    assert!(!log.contains(CANARY), "{log}");
+
+    assert_eq!(send(&app, "three").await, (StatusCode::OK, "1".into()), "the next request sees what there is");
+    assert_eq!(turns_on(new), 2);
+}
