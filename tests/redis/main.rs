@@ -9,6 +9,7 @@ mod encrypted;
 mod faults;
 mod mutants;
 mod promotion;
+mod refilled;
 mod refusals;
 #[cfg(feature = "metrics")]
 mod rollback;
