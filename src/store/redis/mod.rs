@@ -14,12 +14,12 @@
 //! ```
 //!
 //! # What is stored
-//! A session is **one list**: for each turn its id and its record, and a header at the end. One key
-//! cannot tear when memory is full, when a slot of a Cluster moves or when a life ends. A load is one
-//! `LRANGE`, or one call of a script where a window is counted in bytes; an append is one call of a
-//! script that compares and writes in one step; deleting leaves a header of a later epoch, so that
-//! no turn of the old life can follow. Each subject has a sorted set of its sessions, which is
-//! advisory.
+//! A session is **one list**: a header, and for each turn its record, its id and a header once more.
+//! One key cannot tear when memory is full, when a slot of a Cluster moves or when a life ends. A load is
+//! one `LRANGE`, or one call of a script where a window is counted in bytes; an append is one call of a
+//! script that compares and writes in one step; deleting leaves a header of a later epoch, so that no
+//! turn of the old life can follow. Each subject has a sorted set of its sessions, which is advisory.
+//! A life ends at most a sixty-fourth later than was asked for, so that few appends have to set it.
 //!
 //! # What an acknowledgement is worth
 //! The store reads it from the server when it connects, and says it in
@@ -49,30 +49,40 @@
 //! `+wait`, `WAITAOF` `+waitaof`, a Cluster `+cluster|slots +asking`, a database number `+select`, RESP3 `+hello`.
 //!
 //! # Why it is laid out like this
-//! Measured on Redis 7.0, CPU of the server's main thread per call, pipelined, records of 500 bytes:
+//! Measured on Redis 7.0 with the real record (about 600 bytes, two messages), 50 calls at once on one
+//! connection, CPU per call in microseconds of client + server main thread, `appendonly` on:
 //!
-//! * A plain `LRANGE` of 10 turns takes 5 us, the same through a script 24 us; of 100 turns 40-65 us
-//!   against 150 us: every element is copied into Lua and out again. So loads are plain wherever a
-//!   plain command says what is wanted, and the script is for windows of bytes, for replays and for
-//!   trimmed sessions. The tail of one header, all that a warm [`Cached`](super::Cached) pod asks
-//!   for, takes 1-2 us, whatever the length of the session.
-//! * An append takes 18 us against 6 us of `RPUSH` and `EXPIRE`; entering Lua alone takes 4-5 us. The
-//!   subject's index adds 2-4 us. Merging header and record into one element saved nothing that could
-//!   be measured; a binary header saved 2-3 us and would not be readable.
-//! * Looking for a turn's id with `LPOS` costs 5 us in 10 turns and 50-100 us in 1,000, so it is left
-//!   out where the caller has looked already ([`Append::searched`](super::Append::searched)). That is
-//!   what the ids stand beside their records for: without, records would have to pass through Lua,
-//!   1.8 ms for 1,000.
+//! | | a list, as here | a stream (`MULTI`, `XADD` with its own id, `PEXPIRE`) | one string (`GETRANGE`, `SETRANGE` in a script) | `RPUSH` + `EXPIRE`, not exactly-once |
+//! |---|---|---|---|---|
+//! | append | 7-9 + 11 | 8-10 + 6 | 7-10 + 11 | 5-8 + 5 |
+//! | load 10 turns | 15 + 4 | 33 + 6 | 8 + 2 | |
+//! | load 100 turns | 100 + 62 | 225 + 105 | 25 + 27 | |
+//! | load 1,000 turns | 1,050 + 1,030 | 2,950 + 1,240 | 100 + 160 | |
+//! | memory per turn | 656 B | 626 B | 655-936 B | |
 //!
-//! A whole turn, load and append, costs this much CPU in microseconds of client + server with 50 at
-//! once (`benches/stores.rs`, a busy machine of two cores: compare columns). The raw client's
-//! `RPUSH` and `EXPIRE` are not exactly-once; at 20 messages that is what the difference buys.
+//! * A **stream** has the cheapest safe append, but a lost turn shows only when somebody reads, and
+//!   whole loads take twice as long.
+//! * A **string** loads four to nine times faster, since the client makes one value instead of three per
+//!   turn. It must be rewritten to trim a turn, and finding a turn's id means copying all of it into Lua.
+//!   Pods with [`Cached`](super::Cached) load whole histories rarely; that is why it is still a list.
+//! * **Headers are never written again**: an append is one `RPUSH`, and no header has to be replaced
+//!   (`LSET` cost as much as the `RPUSH`). They count from the beginning of a life, so sizes are
+//!   differences, a window of bytes is found by halving, and no record passes through Lua.
+//! * The rest of the append's script is `PTTL` in place of `PEXPIRE` in most cases, a number as its answer,
+//!   and the caller's time (`TIME` took a sixth): 186,000 instructions became 107,000, of which entering
+//!   Lua with these arguments takes 30,000 and the subject's index 25,000.
+//! * Looking for a turn's id is `LPOS`, in C, and is left out where the caller has looked already
+//!   ([`Append::searched`](super::Append::searched)).
 //!
-//! | messages | raw client | `Cached`, warm | `RedisStore` alone |
+//! A whole turn, load and append, 50 at once (`benches/stores.rs`, two quiet cores shared with the server;
+//! turns per second over those of the raw client's `LRANGE`, `RPUSH` and `EXPIRE`, which are not
+//! exactly-once, in the same run):
+//!
+//! | messages | `Cached`, warm | two pods in turn | `RedisStore` alone |
 //! |---|---|---|---|
-//! | 20 | 30 + 12 | 48 + 38 | 70 + 47 |
-//! | 200 | 90 + 49 | 45 + 37 | 465 + 140 |
-//! | 2,000 | 850 + 470 | 100 + 70 | 4,100 + 1,000 |
+//! | 20 | 0.82-0.87 | 0.68-0.71 | 0.48-0.51 |
+//! | 200 | 3.7-3.9 | 3.2-3.3 | 0.53-0.54 |
+//! | 2,000 | 26-27 | 22-24 | 0.47 |
 
 mod builder;
 mod cluster;
