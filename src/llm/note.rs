@@ -69,8 +69,12 @@ impl Note {
     pub(super) fn marks(turn: &Turn) -> Marks {
         match turn.note().and_then(|note| note.strip_prefix(r#"{"llm":""#)) {
             Some(rest) => {
-                let marks = rest.split('"').next().unwrap_or_default();
-                Marks { plain: !marks.contains([TOOLS, WRAPPED, EMPTY]), branch: marks.contains(BRANCH) }
+                let mut found = Marks { plain: true, branch: false };
+                for mark in rest.bytes().take_while(|mark| *mark != b'"') {
+                    found.plain &= !matches!(char::from(mark), TOOLS | WRAPPED | EMPTY);
+                    found.branch |= char::from(mark) == BRANCH;
+                }
+                found
             }
             // Stored by something else: nothing is known.
             None => Marks { plain: false, branch: false },

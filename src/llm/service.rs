@@ -144,21 +144,22 @@ where
     if !is_identity(&parts.headers) {
         return pass(Refusal::Encoded);
     }
-    let Ok(envelope) = Envelope::read(body.clone()) else { return pass(Refusal::Malformed) };
+    let Ok(envelope) = Envelope::read_listing(body.clone(), protocol.list()) else { return pass(Refusal::Malformed) };
 
     let fingerprint = session.is_named_by_client().then(|| fingerprint(parts, &body));
     if let Some(turn) = session.replay() {
         return replay(&*protocol, turn, fingerprint.as_deref(), protocol.wants_stream(parts, &envelope));
     }
-    if envelope.elements(protocol.list()).is_some_and(|elements| elements.is_empty()) {
+    if envelope.listed().is_some_and(<[_]>::is_empty) {
         // A question to the server, not to the model: Ollama loads one so.
         return Ok(Asked::Untouched(Spliced::of(body)));
     }
-    let planned = match plan(&*protocol, &settings.window, session.history(), &envelope) {
+    let planned = plan(&*protocol, &settings.window, session.history(), &envelope)
+        .and_then(|mut plan| Ok((plan.asked(&*protocol)?, plan)));
+    let (asked, Plan { body: spliced, mut note, .. }) = match planned {
         Err(refusal @ (Refusal::NoMessages | Refusal::BadMessage)) => return pass(refusal),
         planned => planned?,
     };
-    let Plan { body: spliced, asked, mut note } = planned;
     note.request = fingerprint;
     let mut recorder = Recorder::new(session, settings.clone(), protocol, note);
     recorder.ask(asked).map_err(|error| match error {

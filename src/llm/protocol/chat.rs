@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::element::{bytes_of, list, object, text};
 use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
+use crate::llm::scan::plain_text;
 use crate::llm::sse::Event;
 
 /// OpenAI Chat Completions. Of several choices (`n` > 1) the first is remembered.
@@ -33,6 +34,10 @@ impl Protocol for OpenAiChat {
 
     fn voice(&self, element: &[u8]) -> Voice {
         voice_by_role(element)
+    }
+
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        Some(voice_of(role))
     }
 
     fn tool_mark(&self) -> &'static [u8] {
@@ -97,9 +102,16 @@ pub(super) fn voice_by_role(element: &[u8]) -> Voice {
         #[serde(borrow, default)]
         role: std::borrow::Cow<'a, str>,
     }
-    match serde_json::from_slice::<Role<'_>>(element).map(|message| message.role).as_deref() {
-        Ok("system" | "developer") => Voice::Instructions,
-        Ok("assistant" | "model") => Voice::Model,
+    if let Some(role) = plain_text(element, "role") {
+        return voice_of(role);
+    }
+    serde_json::from_slice::<Role<'_>>(element).map_or(Voice::Client, |message| voice_of(message.role.as_bytes()))
+}
+
+pub(super) fn voice_of(role: &[u8]) -> Voice {
+    match role {
+        b"system" | b"developer" => Voice::Instructions,
+        b"assistant" | b"model" => Voice::Model,
         _ => Voice::Client,
     }
 }

@@ -45,18 +45,23 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     /// Who an element speaks for.
     fn voice(&self, element: &[u8]) -> Voice;
 
+    /// Who an element with this `role`, given once, speaks for, where that alone tells it. It spares a
+    /// look at the element.
+    fn voice_of_role(&self, _role: &[u8]) -> Option<Voice> {
+        None
+    }
+
     /// The element as a message to store. An object with a known string `role` is kept as it is; any
     /// other is wrapped, byte for byte.
     ///
     /// # Errors
     /// [`MessageError`] for what is no strict JSON object.
     fn store(&self, element: Bytes) -> Result<Message, MessageError> {
-        let role = match self.voice(&element) {
+        element::store(element, |element| match self.voice(element) {
             Voice::Instructions => "system",
             Voice::Client => "user",
             Voice::Model => "assistant",
-        };
-        element::store(element, role)
+        })
     }
 
     /// A stored message as an element, byte for byte.

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::voice_by_role;
+use super::chat::{voice_by_role, voice_of};
 use super::element::{bytes_of, list, object, text};
 use super::{Ask, Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
+use crate::llm::scan::plain_text;
 use crate::llm::sse::Event;
 
 /// OpenAI Responses. `previous_response_id` continues from that response, so that one response may
@@ -50,7 +51,14 @@ impl Protocol for OpenAiResponses {
         Ok(Ask { follows: envelope.text(PREVIOUS), hide: vec![PREVIOUS, CONVERSATION] })
     }
 
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        (!role.is_empty()).then(|| voice_of(role))
+    }
+
     fn voice(&self, element: &[u8]) -> Voice {
+        if let Some(role) = plain_text(element, "role").filter(|role| !role.is_empty()) {
+            return voice_of(role);
+        }
         let item = object(element);
         let kind = text(&item, "type");
         match text(&item, "role") {
