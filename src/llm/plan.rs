@@ -109,7 +109,7 @@ pub(super) fn plan(
 }
 
 /// The turn whose reply has this id.
-fn find_reply(history: &ChatHistory, id: &str) -> Option<usize> {
+pub(super) fn find_reply(history: &ChatHistory, id: &str) -> Option<usize> {
     let named = |turn: &Turn| Note::of(turn).is_some_and(|note| note.reply.as_deref() == Some(id));
     history.turns().iter().rposition(named)
 }

@@ -12,6 +12,7 @@ use crate::message::{Message, MessageError};
 
 mod anthropic;
 mod chat;
+mod completion;
 mod element;
 mod gemini;
 mod ollama;
@@ -129,6 +130,12 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         envelope.is_true("stream")
     }
 
+    /// The stored reply that a request is about, where clients may fetch replies by their ids. Such a
+    /// request asks no model.
+    fn recalls(&self, _parts: &Parts) -> Option<Recall> {
+        None
+    }
+
     /// Puts one reply together.
     fn assembler(&self) -> Box<dyn Assembler>;
 
@@ -199,6 +206,24 @@ pub struct Ask {
     pub follows: Option<String>,
     /// Fields that the upstream must not see: each is set to `null`.
     pub hide: Vec<&'static str>,
+}
+
+/// What a request wants of a reply that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recall {
+    /// It once more, streamed or not.
+    Fetch {
+        /// The reply's id.
+        id: String,
+        /// Whether it is to be streamed.
+        stream: bool,
+    },
+    /// That it be forgotten.
+    Delete {
+        /// The reply's id.
+        id: String,
+    },
 }
 
 /// What an event of a streamed reply means.
