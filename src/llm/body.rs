@@ -63,9 +63,13 @@ pub(super) static COMMA: Bytes = Bytes::from_static(b",");
 
 impl Spliced {
     pub(super) fn of(bytes: Bytes) -> Self {
-        let mut made = Self::default();
+        let mut made = Self::with_capacity(1);
         made.push(bytes);
         made
+    }
+
+    pub(super) fn with_capacity(pieces: usize) -> Self {
+        Self { pieces: VecDeque::with_capacity(pieces), ..Self::default() }
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {

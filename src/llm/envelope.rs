@@ -128,7 +128,8 @@ fn fields(text: &str, list: &str) -> Option<(Vec<Field>, Option<Listed>)> {
             true => Some(serde_json::from_str(&text[name.start - 1..name.end + 1]).ok()?),
             false => None,
         };
-        let is_list = decoded.as_deref().unwrap_or(&text[name.clone()]) == list && bytes.get(start) == Some(&b'[');
+        let named = decoded.as_deref().map_or(&bytes[name.clone()], str::as_bytes);
+        let is_list = named == list.as_bytes() && bytes.get(start) == Some(&b'[');
         let end = if is_list {
             let (elements, end) = scan::elements(bytes, start)?;
             listed = Some((fields.len(), elements));

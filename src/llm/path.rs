@@ -18,7 +18,7 @@ pub(super) struct Run {
     pub(super) plain: bool,
 }
 
-/// A path through the history: runs of turns, oldest first. Most are one run.
+/// A path through the history: runs of turns, oldest first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Path(Vec<Run>);
 
@@ -68,22 +68,23 @@ impl Path {
             let marks = Note::marks(&turns[place]);
             (marks.plain && turns[place].status() == TurnStatus::Complete, marks.branch)
         };
-        let mut path = Self::default();
+        // Most paths are one run.
+        let mut path = Self(Vec::with_capacity(1));
         let mut next = tip;
         while let Some(place) = next {
             let (plain, mut branch) = look(place);
-            let mut run = Run::of(place, &turns[place], plain);
+            let Run { turns: Range { start: mut first, end }, mut messages, mut bytes, .. } =
+                Run::of(place, &turns[place], plain);
             while plain
                 && !branch
-                && let Some(before) = run.turns.start.checked_sub(1)
+                && let Some(before) = first.checked_sub(1)
                 && let (true, branches) = look(before)
             {
-                run.turns.start = before;
-                run.add(&turns[before]);
-                branch = branches;
+                (first, branch) = (before, branches);
+                messages += turns[before].messages().len();
+                bytes += turns[before].bytes();
             }
-            let first = run.turns.start;
-            path.0.push(run);
+            path.0.push(Run { turns: first..end, messages, bytes, plain });
             next = match branch.then(|| Note::of(&turns[first])?.parent).flatten() {
                 // A parent comes before its turn; anything else would go in circles.
                 Some(parent) => note::place(history, parent).filter(|parent| *parent < first),

@@ -39,7 +39,8 @@ impl Plan {
 }
 
 /// A request's body with the history in it, for services that call a model themselves: what
-/// [`LlmMemory`](super::LlmMemory) would send. The history is not copied.
+/// [`LlmMemory`](super::LlmMemory) would send. The history is not copied, and whether the elements
+/// can be stored is not looked at.
 ///
 /// # Errors
 /// [`Malformed`] for a body that is not one JSON object with a list of messages.

@@ -84,7 +84,9 @@ impl<'a> Stitch<'a> {
         let mut hidden: Vec<_> = hidden.collect();
         hidden.sort_unstable_by_key(|span| Reverse(span.start));
         let body = envelope.body();
-        Self { history, body, incoming, list, hidden, made: Spliced::default(), done: 0, opened: false }
+        // The body's two halves, what goes between them, and a comma.
+        let made = Spliced::with_capacity(4);
+        Self { history, body, incoming, list, hidden, made, done: 0, opened: false }
     }
 
     /// Puts a part of the history in, after the leading instructions.

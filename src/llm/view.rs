@@ -1,7 +1,7 @@
 //! The history as a model is shown it: valid for the protocol, whatever happened to it.
 
 use bytes::Bytes;
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 
 use super::path::{Path, Run};
 use super::protocol::{CallId, Protocol, Tools, Voice};
@@ -35,7 +35,7 @@ impl<'a> Pairing<'a> {
     /// What must come before this element, and the results in it that answer nothing.
     /// The request's `last` is followed by no other results.
     pub(super) fn step(&mut self, element: &Bytes, last: bool) -> (Vec<Bytes>, Vec<CallId>) {
-        if self.open.is_empty() && !mentions(element, self.protocol.tool_mark()) {
+        if self.open.is_empty() && memmem::find(element, self.protocol.tool_mark()).is_none() {
             return (Vec::new(), Vec::new());
         }
         let Tools { calls, results } = self.protocol.tools(element);
@@ -65,14 +65,6 @@ impl<'a> Pairing<'a> {
 
     fn stays_open(&self, element: &[u8]) -> bool {
         self.protocol.calls_stand_apart() && self.protocol.voice(element) == Voice::Model
-    }
-}
-
-/// Setting a searcher up costs more than a short element is worth.
-fn mentions(element: &[u8], mark: &[u8]) -> bool {
-    match mark.first() {
-        Some(first) if element.len() < 512 => memchr_iter(*first, element).any(|at| element[at..].starts_with(mark)),
-        _ => memmem::find(element, mark).is_some(),
     }
 }
 
