@@ -15,8 +15,8 @@ use tower::{Layer, Service, service_fn};
 use tower_session_memory::identity::Header;
 use tower_session_memory::store::{Append, Appended, Deleted, Loaded, Page, Read, SessionPage, StoreInfo};
 use tower_session_memory::{
-    ChatSession, ConversationId, InMemory, Message, OnDisconnect, Policy, Scope, SessionKey, SessionMemoryLayer, Store,
-    StoreError, TurnStatus, Window,
+    ChatSession, ConversationId, InMemory, Message, OnDisconnect, Policy, ResponseBody, Scope, SessionKey,
+    SessionMemoryLayer, Store, StoreError, TurnStatus, Window,
 };
 
 /// An in-memory store that takes a few polls for everything, before and after it has done it.
@@ -261,6 +261,85 @@ async fn each_frame_costs_one_look_ahead_and_no_poll_after_the_end() {
     // Trailers are an end.
     let (frames_seen, polls) = frames(vec![Data("a"), Trailers], false).await;
     assert_eq!((frames_seen, polls), (seen(&[("a", 2), ("trailers", 2)]), 2));
+}
+
+/// The body under the layer of a handler whose response has these headers.
+async fn body_of(store: &Hesitant, steps: Vec<Step>, headers: HeaderMap) -> ResponseBody<Scripted> {
+    let given = std::sync::Mutex::new(Some((steps, headers)));
+    let mut service = layer(store, OnDisconnect::Keep).layer(service_fn(|request: Request<()>| {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        session.append(Message::user("question")).unwrap();
+        let (steps, headers) = given.lock().unwrap().take().unwrap();
+        let (steps, polls) = (steps.into_iter(), Arc::default());
+        let body = Scripted { steps, says_when_it_ends: true, over: false, polls, _session: Some(session) };
+        let mut response = Response::new(body);
+        *response.headers_mut() = headers;
+        async { Ok::<_, Infallible>(response) }
+    }));
+    service.call(request()).await.unwrap().into_body()
+}
+
+#[tokio::test]
+async fn what_follows_the_last_promised_byte_is_held_with_it_and_goes_out_after_it() {
+    use Step::{Data, Trailers, Wait};
+    let headers = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("2"))]);
+    for (last, expected) in [(Trailers, None), (Data("!"), Some("!"))] {
+        let store = Hesitant::default();
+        // Nothing but another poll tells that more comes: the body does not say that it is at its end.
+        let mut body = Box::pin(body_of(&store, vec![Data("ok"), Wait, last, Wait], headers.clone()).await);
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.data_ref().unwrap(), "ok");
+        assert_eq!(store.turns().await.len(), 1, "held until the turn is stored");
+        assert!(!body.is_end_stream(), "there is more");
+        let second = body.frame().await.expect("one more frame").unwrap();
+        assert_eq!(second.data_ref().map(|data| &data[..]), expected.map(str::as_bytes));
+        assert!(body.frame().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_holds_the_frame_it_peeked_at_is_not_at_its_end() {
+    use Step::Data;
+    let store = Hesitant::default();
+    let mut body = Box::pin(body_of(&store, vec![Data("a"), Data("b")], HeaderMap::new()).await);
+    assert_eq!(body.frame().await.unwrap().unwrap().data_ref().unwrap(), "a");
+    // The inner body is at its end by now, and says so; its last frame was taken from it already.
+    assert!(!body.is_end_stream());
+    assert_eq!(body.size_hint().lower(), 1);
+    assert!(store.turns().await.is_empty());
+    assert_eq!(body.frame().await.unwrap().unwrap().data_ref().unwrap(), "b");
+    assert_eq!(store.turns().await.len(), 1);
+    assert!(body.is_end_stream());
+}
+
+/// The connection leaves HTTP behind: no end of a body says that the turn is whole.
+#[tokio::test]
+async fn an_upgraded_connection_stores_only_what_is_committed_explicitly() {
+    for commits in [false, true] {
+        let store = Hesitant::default();
+        let memory = layer(&store, OnDisconnect::Keep);
+        let mut service = memory.layer(service_fn(|request: Request<()>| {
+            let session = request.extensions().get::<ChatSession>().unwrap().clone();
+            session.append(Message::user("question")).unwrap();
+            let mut response = Response::new(Full::new(Bytes::new()));
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            response.extensions_mut().insert(session);
+            async { Ok::<_, Infallible>(response) }
+        }));
+        let (parts, body) = service.call(request()).await.unwrap().into_parts();
+        drop(body);
+        memory.drain(Duration::from_secs(10)).await.unwrap();
+        // Whoever speaks on that connection now still writes the turn.
+        let session = parts.extensions.get::<ChatSession>().unwrap();
+        session.append(Message::assistant("answer")).expect("the turn is still open");
+        if commits {
+            session.commit().await.unwrap();
+        }
+        drop(parts);
+        memory.drain(Duration::from_secs(10)).await.unwrap();
+        let turns: Vec<_> = store.turns().await.iter().map(|turn| (turn.status(), turn.messages().len())).collect();
+        assert_eq!(turns, if commits { vec![(TurnStatus::Complete, 2)] } else { Vec::new() });
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,7 +154,8 @@ where
         if let (Some(left), Some(data)) = (this.bytes_left.as_mut(), frame.data_ref()) {
             *left = left.saturating_sub(data.len() as u64);
         }
-        match standing(Some(&frame), this.peeked.is_none() && this.inner.is_end_stream(), *this.bytes_left) {
+        // What was peeked at is this frame or was never there: the inner body speaks of what follows it.
+        match standing(Some(&frame), this.inner.is_end_stream(), *this.bytes_left) {
             Standing::End => self.commit(Held::from([frame])),
             Standing::LastByte => {
                 let grace = this.guard.as_ref().map_or_else(Default::default, |guard| guard.policy().deadlines.grace);

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::BoxError;
+use super::path::Run;
 use crate::history::ChatHistory;
 
 /// Pieces smaller than this are copied together into one frame: a frame has its own cost downstream.
@@ -41,26 +42,34 @@ pin_project! {
 #[derive(Debug, Default)]
 pub(super) struct Spliced {
     pieces: VecDeque<Piece>,
+    /// Where the turns among the pieces are.
+    history: ChatHistory,
     left: u64,
 }
 
 #[derive(Debug)]
 enum Piece {
     Bytes(Bytes),
-    /// Whole turns, message by message, with commas between.
+    /// The messages of these turns from the first turn's `message` on, with commas between. There is
+    /// one.
     Turns {
-        history: ChatHistory,
         turns: Range<usize>,
         message: usize,
         comma: bool,
     },
 }
 
+pub(super) static COMMA: Bytes = Bytes::from_static(b",");
+
 impl Spliced {
     pub(super) fn of(bytes: Bytes) -> Self {
-        let mut made = Self::default();
+        let mut made = Self::with_capacity(1);
         made.push(bytes);
         made
+    }
+
+    pub(super) fn with_capacity(pieces: usize) -> Self {
+        Self { pieces: VecDeque::with_capacity(pieces), ..Self::default() }
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {
@@ -70,16 +79,15 @@ impl Spliced {
         }
     }
 
-    /// All messages of these turns, as they are stored.
-    pub(super) fn push_turns(&mut self, history: &ChatHistory, turns: Range<usize>) {
-        let (mut bytes, mut messages) = (0, 0);
-        for turn in &history.turns()[turns.clone()] {
-            bytes += turn.bytes();
-            messages += turn.messages().len();
-        }
-        if messages > 0 {
-            self.left += (bytes + messages - 1) as u64;
-            self.pieces.push_back(Piece::Turns { history: history.clone(), turns, message: 0, comma: false });
+    /// All messages of these turns, as they are stored. All runs are of one history.
+    pub(super) fn push_turns(&mut self, history: &ChatHistory, run: Run) {
+        if run.messages > 0 {
+            self.left += (run.bytes + run.messages - 1) as u64;
+            if self.history.is_empty() {
+                self.history = history.clone();
+            }
+            let turns = first_message(history, run.turns);
+            self.pieces.push_back(Piece::Turns { turns, message: 0, comma: false });
         }
     }
 
@@ -87,55 +95,62 @@ impl Spliced {
         self.left
     }
 
-    fn next_piece(&mut self) -> Option<Bytes> {
-        loop {
-            match self.pieces.front_mut()? {
-                Piece::Bytes(bytes) => {
-                    let bytes = std::mem::take(bytes);
-                    self.pieces.pop_front();
-                    return Some(bytes);
-                }
-                Piece::Turns { history, turns, message, comma } => {
-                    let next = turns.clone().next().map(|turn| history.turns()[turn].messages());
-                    match next {
-                        None => drop(self.pieces.pop_front()),
-                        Some(messages) => match messages.get(*message) {
-                            Some(_) if std::mem::take(comma) => return Some(Bytes::from_static(b",")),
-                            Some(found) => {
-                                *message += 1;
-                                *comma = true;
-                                return Some(found.bytes().clone());
-                            }
-                            None => {
-                                turns.start += 1;
-                                *message = 0;
-                            }
-                        },
+    fn front(&self) -> Option<&Bytes> {
+        Some(match self.pieces.front()? {
+            Piece::Bytes(bytes) => bytes,
+            Piece::Turns { comma: true, .. } => &COMMA,
+            Piece::Turns { turns, message, .. } => self.history.turns()[turns.start].messages()[*message].bytes(),
+        })
+    }
+
+    /// Past what is in front.
+    fn advance(&mut self) {
+        let done = match self.pieces.front_mut() {
+            Some(Piece::Turns { turns, message, comma }) => {
+                *comma = !*comma;
+                if *comma {
+                    *message += 1;
+                    if *message == self.history.turns()[turns.start].messages().len() {
+                        *turns = first_message(&self.history, turns.start + 1..turns.end);
+                        *message = 0;
                     }
                 }
+                turns.start == turns.end
             }
+            Some(Piece::Bytes(_)) | None => true,
+        };
+        if done {
+            self.pieces.pop_front();
         }
     }
 
     fn next_frame(&mut self) -> Option<Bytes> {
-        let first = self.next_piece()?;
+        let first = self.front()?;
         let frame = if first.len() < SMALL && first.len() as u64 != self.left {
             let mut frame = BytesMut::with_capacity(FRAME.min(self.left as usize));
-            frame.extend_from_slice(&first);
-            while let Some(piece) = self.next_piece() {
-                if piece.len() >= SMALL || frame.len() + piece.len() > FRAME {
-                    self.pieces.push_front(Piece::Bytes(piece));
-                    break;
-                }
-                frame.extend_from_slice(&piece);
+            while let Some(piece) =
+                self.front().filter(|piece| piece.len() < SMALL && frame.len() + piece.len() <= FRAME)
+            {
+                frame.extend_from_slice(piece);
+                self.advance();
             }
             frame.freeze()
         } else {
-            first
+            let frame = first.clone();
+            self.advance();
+            frame
         };
         self.left -= frame.len() as u64;
         Some(frame)
     }
+}
+
+/// Without turns that have no messages in front.
+fn first_message(history: &ChatHistory, mut turns: Range<usize>) -> Range<usize> {
+    while !turns.is_empty() && history.turns()[turns.start].messages().is_empty() {
+        turns.start += 1;
+    }
+    turns
 }
 
 impl<B> RequestBody<B> {

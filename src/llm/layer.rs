@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::protocol::{AnthropicMessages, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol};
+use super::protocol::{AnthropicMessages, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol, Recall};
 use super::service::LlmMemory;
 use super::window::ModelWindow;
 
@@ -130,6 +130,11 @@ impl Settings {
             return None;
         }
         self.protocols.iter().find(|protocol| self.fixed || protocol.speaks(parts)).cloned()
+    }
+
+    /// The stored reply that the request is about, if it is about one.
+    pub(super) fn recalls(&self, parts: &Parts) -> Option<(Arc<dyn Protocol>, Recall)> {
+        self.protocols.iter().find_map(|protocol| Some((protocol.clone(), protocol.recalls(parts)?)))
     }
 }
 

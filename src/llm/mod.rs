@@ -43,6 +43,11 @@
 //! came and only what is new is stored. Where it goes on from an earlier point (an edited question,
 //! a reply made anew), the turn is stored as a branch.
 //!
+//! # What stays the client's own
+//! Tool results that a client sends for no call of the conversation are forwarded as they came: the
+//! upstream's refusal is the answer that the client needs. Nothing is stored then; where an upstream
+//! takes them all the same, they are stored, and no later request is shown them.
+//!
 //! # Order
 //! Put compression of responses outside of [`SessionMemoryLayer`](crate::SessionMemoryLayer): what
 //! is to be recorded must be readable here. Requests go on with `Accept-Encoding: identity`.
@@ -58,12 +63,14 @@ mod decode;
 mod envelope;
 mod layer;
 mod note;
+mod path;
 mod plan;
 mod problem;
 mod protocol;
 mod recorder;
 mod relation;
 mod reply;
+mod scan;
 mod service;
 mod sse;
 mod stitch;
@@ -77,8 +84,8 @@ pub use self::envelope::{Envelope, Malformed};
 pub use self::layer::{LlmMemoryLayer, OnMalformed};
 pub use self::plan::splice;
 pub use self::protocol::{
-    AnthropicMessages, Ask, Assembler, CallId, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol, Replay,
-    Replayed, Reply, Step, Tools, Voice,
+    AnthropicMessages, Ask, Assembler, CallId, Gemini, OllamaChat, OpenAiChat, OpenAiResponses, Protocol, Recall,
+    Replay, Replayed, Reply, Step, Tools, Voice,
 };
 pub use self::reply::ReplyBody;
 pub use self::service::LlmMemory;

@@ -66,8 +66,16 @@ impl Note {
         }
     }
 
+    #[inline]
     pub(super) fn marks(turn: &Turn) -> Marks {
-        match turn.note().and_then(|note| note.strip_prefix(r#"{"llm":""#)) {
+        match turn.note() {
+            Some(note) if note.as_bytes().starts_with(br#"{"llm":"""#) => Marks { plain: true, branch: false },
+            note => Self::uncommon(note),
+        }
+    }
+
+    fn uncommon(note: Option<&str>) -> Marks {
+        match note.and_then(|note| note.strip_prefix(r#"{"llm":""#)) {
             Some(rest) => {
                 let marks = rest.split('"').next().unwrap_or_default();
                 Marks { plain: !marks.contains([TOOLS, WRAPPED, EMPTY]), branch: marks.contains(BRANCH) }

@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     Contradiction(&'static str),
     /// A reply is named that the conversation does not have.
     UnknownReply,
+    /// A reply is to be deleted alone.
+    NotDeletable,
     /// The idempotency key was used for another request.
     KeyReused,
     /// The upstream's reply is larger than the limit, broke off, or is in an encoding nobody asked for.
@@ -50,6 +52,11 @@ impl Refusal {
             Self::UnknownReply => {
                 (S::NOT_FOUND, "previous_response_not_found", "The conversation has no reply of that id.")
             }
+            Self::NotDeletable => (
+                S::METHOD_NOT_ALLOWED,
+                "response_not_deletable",
+                "A reply is kept with its conversation, and deleted with it.",
+            ),
             Self::KeyReused => {
                 (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used for another request.")
             }
@@ -74,6 +81,9 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
         response
     }
 }

@@ -1,7 +1,8 @@
 //! What a request's elements are to the stored history: new, or (a part of) the history once more.
 
-use super::note::{Note, place};
+use super::path::Path;
 use super::protocol::{Protocol, Voice};
+use super::stitch::Incoming;
 use crate::history::ChatHistory;
 use crate::turn::TurnStatus;
 
@@ -18,46 +19,23 @@ pub(super) enum Relation {
     Own { turns: usize, known: usize },
 }
 
-/// The turns that lead to `tip`, oldest first, as places in the history.
-pub(super) fn path(history: &ChatHistory, tip: Option<usize>) -> Vec<usize> {
-    let turns = history.turns();
-    let mut path = Vec::new();
-    let mut next = tip;
-    while let Some(index) = next {
-        path.push(index);
-        let branch = Note::marks(&turns[index]).branch;
-        next = match branch.then(|| Note::of(&turns[index])?.parent).flatten() {
-            // A parent comes before its turn; anything else would go in circles.
-            Some(parent) => place(history, parent).filter(|parent| *parent < index),
-            None => index.checked_sub(1),
-        };
-    }
-    path.reverse();
-    path
-}
-
 /// Compares what the client sent with the history's path.
 ///
 /// A client that sends only what is new never sends what the model said, save as the last element,
 /// for the model to go on from. So whoever sends more of it carries a history.
-pub(super) fn relate(
-    protocol: &dyn Protocol,
-    history: &ChatHistory,
-    path: &[usize],
-    elements: &[(&[u8], Voice)],
-) -> Relation {
-    let Some((last, earlier)) = elements.split_last() else { return Relation::New };
+pub(super) fn relate(protocol: &dyn Protocol, history: &ChatHistory, path: &Path, incoming: &Incoming) -> Relation {
+    let Some((last, earlier)) = incoming.spoken.split_last() else { return Relation::New };
     let carried = earlier.iter().any(|(_, voice)| *voice == Voice::Model);
     if (!carried && last.1 != Voice::Model) || path.is_empty() {
-        return superseded(protocol, history, path, elements).unwrap_or(Relation::New);
+        return superseded(protocol, history, path, incoming).unwrap_or(Relation::New);
     }
-    let messages = || path.iter().flat_map(|turn| history.turns()[*turn].messages());
-    let stored: Vec<u64> = messages().map(|message| protocol.digest(&protocol.wire(message))).collect();
+    let stored: Vec<u64> = path.messages(history).map(|message| protocol.digest(&protocol.wire(message))).collect();
     if stored.is_empty() {
         return Relation::New;
     }
-    let sent: Vec<u64> = elements.iter().map(|(element, _)| protocol.digest(element)).collect();
-    let model_in = |range: std::ops::Range<usize>| elements[range].iter().any(|(_, voice)| *voice == Voice::Model);
+    let sent: Vec<u64> = incoming.texts().map(|element| protocol.digest(element)).collect();
+    let model_in =
+        |range: std::ops::Range<usize>| incoming.spoken[range].iter().any(|(_, voice)| *voice == Voice::Model);
 
     // The end of the history, and then what is new.
     let longest = sent.len().min(stored.len());
@@ -78,8 +56,8 @@ pub(super) fn relate(
     // The beginning of the history, and then something else.
     let common = sent.iter().zip(&stored).take_while(|(sent, stored)| sent == stored).count();
     let (mut turns, mut known) = (0, 0);
-    for turn in path {
-        let end = known + history.turns()[*turn].messages().len();
+    for turn in path.turns() {
+        let end = known + history.turns()[turn].messages().len();
         if end > common || end >= sent.len() {
             break;
         }
@@ -89,21 +67,15 @@ pub(super) fn relate(
 }
 
 /// A question that never got an answer and is asked again: the new turn takes its place.
-fn superseded(
-    protocol: &dyn Protocol,
-    history: &ChatHistory,
-    path: &[usize],
-    elements: &[(&[u8], Voice)],
-) -> Option<Relation> {
-    let turn = &history.turns()[*path.last()?];
+fn superseded(protocol: &dyn Protocol, history: &ChatHistory, path: &Path, incoming: &Incoming) -> Option<Relation> {
+    let turn = &history.turns()[path.last()?];
     let asked = turn.messages();
-    if turn.status() != TurnStatus::Interrupted || asked.is_empty() || asked.len() > elements.len() {
+    if turn.status() != TurnStatus::Interrupted || asked.is_empty() || asked.len() > incoming.spoken.len() {
         return None;
     }
-    let same = asked.iter().zip(elements).all(|(message, (element, _))| {
+    let same = asked.iter().zip(incoming.texts()).all(|(message, element)| {
         let stored = protocol.wire(message);
         protocol.voice(&stored) == Voice::Client && protocol.digest(&stored) == protocol.digest(element)
     });
-    let messages: usize = path.iter().map(|turn| history.turns()[*turn].messages().len()).sum();
-    same.then(|| Relation::Resent { before: messages - asked.len(), known: asked.len() })
+    same.then(|| Relation::Resent { before: path.len() - asked.len(), known: asked.len() })
 }

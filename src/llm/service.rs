@@ -19,14 +19,14 @@ use super::decode::Decoder;
 use super::envelope::Envelope;
 use super::layer::{OnMalformed, Settings};
 use super::note::Note;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, find_reply, plan};
 use super::problem::Refusal;
-use super::protocol::{Protocol, Replay};
+use super::protocol::{Protocol, Recall, Replay};
 use super::recorder::Recorder;
 use super::reply::ReplyBody;
 use crate::error::AppendError;
 use crate::session::ChatSession;
-use crate::turn::Turn;
+use crate::turn::{Turn, TurnStatus};
 
 /// The service that [`LlmMemoryLayer`](super::LlmMemoryLayer) makes of yours.
 #[derive(Clone)]
@@ -77,6 +77,9 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
+        if let Some(response) = recall(&self.settings, &parts) {
+            return Box::pin(std::future::ready(Ok(whole(response))));
+        }
         let (Some(protocol), Some(session)) =
             (self.settings.protocol(&parts), parts.extensions.get::<ChatSession>().cloned())
         else {
@@ -144,21 +147,22 @@ where
     if !is_identity(&parts.headers) {
         return pass(Refusal::Encoded);
     }
-    let Ok(envelope) = Envelope::read(body.clone()) else { return pass(Refusal::Malformed) };
+    let Ok(envelope) = Envelope::read_listing(body.clone(), protocol.list()) else { return pass(Refusal::Malformed) };
 
     let fingerprint = session.is_named_by_client().then(|| fingerprint(parts, &body));
     if let Some(turn) = session.replay() {
         return replay(&*protocol, turn, fingerprint.as_deref(), protocol.wants_stream(parts, &envelope));
     }
-    if envelope.elements(protocol.list()).is_some_and(|elements| elements.is_empty()) {
+    if envelope.listed().is_some_and(<[_]>::is_empty) {
         // A question to the server, not to the model: Ollama loads one so.
         return Ok(Asked::Untouched(Spliced::of(body)));
     }
-    let planned = match plan(&*protocol, &settings.window, session.history(), &envelope) {
+    let planned = plan(&*protocol, &settings.window, session.history(), &envelope)
+        .and_then(|mut plan| Ok((plan.asked(&*protocol)?, plan)));
+    let (asked, Plan { body: spliced, mut note, .. }) = match planned {
         Err(refusal @ (Refusal::NoMessages | Refusal::BadMessage)) => return pass(refusal),
         planned => planned?,
     };
-    let Plan { body: spliced, asked, mut note } = planned;
     note.request = fingerprint;
     let mut recorder = Recorder::new(session, settings.clone(), protocol, note);
     recorder.ask(asked).map_err(|error| match error {
@@ -190,13 +194,35 @@ fn replay(protocol: &dyn Protocol, turn: &Turn, fingerprint: Option<&str>, strea
     if note.request.is_some() && note.request.as_deref() != fingerprint {
         return Err(Refusal::KeyReused);
     }
+    let mut response = said(protocol, turn, &note, stream);
+    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    Ok(Asked::Replay(response))
+}
+
+/// What a turn's reply was.
+fn said(protocol: &dyn Protocol, turn: &Turn, note: &Note, stream: bool) -> Response<Bytes> {
     let elements = turn.messages().iter().skip(note.asked).map(|message| protocol.wire(message)).collect();
     let replayed = protocol.replay(&Replay { elements, head: note.head.as_deref(), stream });
     let mut response = Response::new(replayed.body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(replayed.content_type));
-    headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
-    Ok(Asked::Replay(response))
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(replayed.content_type));
+    response
+}
+
+/// The answer to a request about a reply that the session has.
+fn recall(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
+    let session = parts.extensions.get::<ChatSession>()?;
+    let (protocol, recall) = settings.recalls(parts)?;
+    let (Recall::Fetch { id, .. } | Recall::Delete { id }) = &recall;
+    let turn = &session.history().turns()[find_reply(session.history(), id)?];
+    // Of what broke off, the upstream may have the rest.
+    let note = Note::of(turn).filter(|_| turn.status() == TurnStatus::Complete)?;
+    Some(match recall {
+        Recall::Fetch { stream, .. } => said(&*protocol, turn, &note, stream),
+        Recall::Delete { .. } => {
+            tracing::info!(outcome = Refusal::NotDeletable.code(), "request refused");
+            Refusal::NotDeletable.into_response()
+        }
+    })
 }
 
 /// Sees to it that the reply is recorded, whatever form it has.

@@ -1,20 +1,18 @@
 //! The history as a model is shown it: valid for the protocol, whatever happened to it.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::note::Note;
+use super::path::{Path, Run};
 use super::protocol::{CallId, Protocol, Tools, Voice};
 use crate::history::ChatHistory;
-use crate::turn::TurnStatus;
+use crate::turn::{Turn, TurnStatus};
 
 /// What goes in front of the request's own elements, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// Whole turns, as they are stored.
-    Turns(Range<usize>),
+    Turns(Run),
     /// One element.
     Element(Bytes),
 }
@@ -70,50 +68,60 @@ impl<'a> Pairing<'a> {
     }
 }
 
-/// These turns of the history, as parts. `upto` leaves out the messages from there on.
-pub(super) fn parts(
+/// Shows a path through the history, part by part. `upto` leaves out the messages from there on.
+pub(super) fn show(
     pairing: &mut Pairing<'_>,
     history: &ChatHistory,
-    path: impl IntoIterator<Item = usize>,
+    path: Path,
     upto: usize,
-) -> Vec<Part> {
-    let protocol = pairing.protocol;
-    let mut parts = Vec::new();
+    mut see: impl FnMut(Part),
+) {
     let mut left = upto;
-    for index in path {
-        let turn = &history.turns()[index];
-        let messages = turn.messages();
-        let whole = turn.status() == TurnStatus::Complete;
-        if whole && pairing.open.is_empty() && messages.len() <= left && Note::marks(turn).plain {
-            match parts.last_mut() {
-                Some(Part::Turns(run)) if run.end == index => run.end += 1,
-                _ => parts.push(Part::Turns(index..index + 1)),
-            }
-            left -= messages.len();
-            continue;
-        }
-        let mut elements: Vec<Bytes> = messages[..messages.len().min(left)]
-            .iter()
-            .filter_map(|message| {
-                let element = protocol.wire(message);
-                match protocol.voice(&element) {
-                    // What broke off is shown without what is not whole; what is whole, as it is.
-                    Voice::Model => protocol.mended(&element).map(|mended| if whole { element } else { mended }),
-                    Voice::Client | Voice::Instructions => Some(element),
+    for mut run in path {
+        while left > 0 && !run.turns.is_empty() {
+            if run.plain && pairing.open.is_empty() {
+                let fitting = run.split_fitting(history, left);
+                if fitting.messages > 0 {
+                    left -= fitting.messages;
+                    see(Part::Turns(fitting));
+                    continue;
                 }
-            })
-            .collect();
-        while !whole && elements.pop_if(|last| protocol.leads(last)).is_some() {}
-        for element in elements {
-            let (before, orphans) = pairing.step(&element, false);
-            parts.extend(before.into_iter().map(Part::Element));
-            let element = match orphans.is_empty() {
-                true => Some(element),
-                false => protocol.without_results(&element, &orphans),
-            };
-            parts.extend(element.map(Part::Element));
+            }
+            if let Some(turn) = run.split_first(history) {
+                let turn = &history.turns()[turn];
+                elements(pairing, turn, left, &mut see);
+                left -= turn.messages().len().min(left);
+            }
         }
-        left -= messages.len().min(left);
     }
-    parts
+}
+
+/// The first `upto` messages of a turn, one by one.
+fn elements(pairing: &mut Pairing<'_>, turn: &Turn, upto: usize, see: &mut impl FnMut(Part)) {
+    let protocol = pairing.protocol;
+    let whole = turn.status() == TurnStatus::Complete;
+    let messages = turn.messages();
+    let mut elements: Vec<Bytes> = messages[..messages.len().min(upto)]
+        .iter()
+        .filter_map(|message| {
+            let element = protocol.wire(message);
+            match protocol.voice(&element) {
+                // What broke off is shown without what is not whole; what is whole, as it is.
+                Voice::Model => protocol.mended(&element).map(|mended| if whole { element } else { mended }),
+                Voice::Client | Voice::Instructions => Some(element),
+            }
+        })
+        .collect();
+    while !whole && elements.pop_if(|last| protocol.leads(last)).is_some() {}
+    for element in elements {
+        let (before, orphans) = pairing.step(&element, false);
+        before.into_iter().for_each(|element| see(Part::Element(element)));
+        let element = match orphans.is_empty() {
+            true => Some(element),
+            false => protocol.without_results(&element, &orphans),
+        };
+        if let Some(element) = element {
+            see(Part::Element(element));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::voice_by_role;
+use super::chat::{voice_by_role, voice_of};
 use super::element::{bytes_of, list, object, text};
 use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::sse::Event;
@@ -33,6 +33,10 @@ impl Protocol for AnthropicMessages {
 
     fn voice(&self, element: &[u8]) -> Voice {
         voice_by_role(element)
+    }
+
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        Some(voice_of(role))
     }
 
     fn tool_mark(&self) -> &'static [u8] {

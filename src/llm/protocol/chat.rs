@@ -1,8 +1,5 @@
 //! OpenAI Chat Completions, and the many servers that speak it: `POST .../chat/completions`.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
 use bytes::Bytes;
 use http::Method;
 use http::request::Parts;
@@ -10,11 +7,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::completion::Completion;
 use super::element::{bytes_of, list, object, text};
-use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
-use crate::llm::sse::Event;
+use super::{Assembler, CallId, Protocol, Replay, Replayed, Tools, Voice};
+use crate::llm::scan::plain_text;
 
-/// OpenAI Chat Completions. Of several choices (`n` > 1) the first is remembered.
+/// OpenAI Chat Completions.
+///
+/// Of several choices (`n` > 1) the first is remembered. A client that goes on from another one sends
+/// the history along, as for any other branch. A retry is answered with all choices, unless the others
+/// are larger than 6 KiB together: then with the first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenAiChat;
 
@@ -33,6 +35,10 @@ impl Protocol for OpenAiChat {
 
     fn voice(&self, element: &[u8]) -> Voice {
         voice_by_role(element)
+    }
+
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        Some(voice_of(role))
     }
 
     fn tool_mark(&self) -> &'static [u8] {
@@ -97,9 +103,16 @@ pub(super) fn voice_by_role(element: &[u8]) -> Voice {
         #[serde(borrow, default)]
         role: std::borrow::Cow<'a, str>,
     }
-    match serde_json::from_slice::<Role<'_>>(element).map(|message| message.role).as_deref() {
-        Ok("system" | "developer") => Voice::Instructions,
-        Ok("assistant" | "model") => Voice::Model,
+    if let Some(role) = plain_text(element, "role") {
+        return voice_of(role);
+    }
+    serde_json::from_slice::<Role<'_>>(element).map_or(Voice::Client, |message| voice_of(message.role.as_bytes()))
+}
+
+pub(super) fn voice_of(role: &[u8]) -> Voice {
+    match role {
+        b"system" | b"developer" => Voice::Instructions,
+        b"assistant" | b"model" => Voice::Model,
         _ => Voice::Client,
     }
 }
@@ -124,266 +137,69 @@ fn is_whole(call: &Value) -> bool {
 
 /// What a replay needs besides the message.
 #[derive(Debug, Default, serde::Serialize, Deserialize)]
-struct Head {
+pub(super) struct Head {
     #[serde(default)]
-    id: Value,
+    pub(super) id: Value,
     #[serde(default)]
-    created: Value,
+    pub(super) created: Value,
     #[serde(default)]
-    model: Value,
+    pub(super) model: Value,
     #[serde(default)]
-    finish_reason: Value,
+    pub(super) finish_reason: Value,
     #[serde(default)]
-    usage: Value,
+    pub(super) usage: Value,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<Other>,
+}
+
+/// A choice beside the first.
+#[derive(Debug, serde::Serialize, Deserialize)]
+pub(super) struct Other {
+    pub(super) index: u64,
+    pub(super) message: Box<RawValue>,
+    #[serde(default)]
+    pub(super) finish_reason: Value,
 }
 
 impl Head {
+    /// Index, message and reason of each choice.
+    fn choices<'a>(&'a self, message: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8], &'a Value)> {
+        let others = self.others.iter().map(|o| (o.index, o.message.get().as_bytes(), &o.finish_reason));
+        std::iter::once((0, message, &self.finish_reason)).chain(others)
+    }
+
     fn whole(&self, message: &[u8]) -> Replayed {
-        let Self { id, created, model, finish_reason, usage } = self;
-        let message = String::from_utf8_lossy(message);
+        let Self { id, created, model, usage, .. } = self;
+        let choice = |(index, message, reason): (u64, &[u8], &Value)| {
+            let message = String::from_utf8_lossy(message);
+            format!(r#"{{"index":{index},"message":{message},"logprobs":null,"finish_reason":{reason}}}"#)
+        };
+        let choices = self.choices(message).map(choice).collect::<Vec<_>>().join(",");
         Replayed::json(format!(
             concat!(
                 r#"{{"id":{},"object":"chat.completion","created":{},"model":{},"choices":"#,
-                r#"[{{"index":0,"message":{},"logprobs":null,"finish_reason":{}}}],"usage":{}}}"#
+                r#"[{}],"usage":{}}}"#
             ),
-            id, created, model, message, finish_reason, usage
+            id, created, model, choices, usage
         ))
     }
 
     fn stream(&self, message: &[u8]) -> Replayed {
-        let mut delta = object(message);
-        if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
-            for (index, call) in calls.iter_mut().enumerate() {
-                call["index"] = index.into();
-            }
-        }
-        let chunk = |delta: Value, finish: &Value| {
+        let chunk = |index: u64, delta: Value, finish: &Value| {
             json!({
                 "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
-                "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}],
+                "choices": [{"index": index, "delta": delta, "logprobs": null, "finish_reason": finish}],
             })
         };
-        let (said, end) = (chunk(delta.into(), &Value::Null), chunk(json!({}), &self.finish_reason));
-        Replayed::sse(format!("data: {said}\n\ndata: {end}\n\ndata: [DONE]\n\n"))
-    }
-}
-
-/// One completion in the making. Fields that nobody here knows are kept: strings by concatenation,
-/// lists by joining, anything else by its last word.
-#[derive(Default)]
-struct Completion {
-    /// A JSON reply's message, byte for byte.
-    verbatim: Option<Bytes>,
-    fields: Vec<(String, Value)>,
-    calls: BTreeMap<u64, Map<String, Value>>,
-    head: Head,
-    done: bool,
-    bytes: usize,
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    created: Value,
-    #[serde(default)]
-    model: Value,
-    #[serde(default)]
-    choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Value,
-    #[serde(default)]
-    error: Value,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    index: u64,
-    #[serde(default)]
-    delta: Option<Map<String, Value>>,
-    #[serde(default)]
-    finish_reason: Value,
-}
-
-#[derive(Deserialize)]
-struct WholeReply<'a> {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    created: Value,
-    #[serde(default)]
-    model: Value,
-    #[serde(borrow)]
-    choices: Vec<WholeChoice<'a>>,
-    #[serde(default)]
-    usage: Value,
-}
-
-#[derive(Deserialize)]
-struct WholeChoice<'a> {
-    #[serde(default)]
-    index: u64,
-    #[serde(borrow)]
-    message: &'a RawValue,
-    #[serde(default)]
-    finish_reason: Value,
-}
-
-impl Assembler for Completion {
-    fn event(&mut self, event: &Event) -> Step {
-        if event.data.trim() == "[DONE]" {
-            self.done = true;
-            return Step::Last;
-        }
-        let Ok(chunk) = serde_json::from_str::<Chunk>(&event.data) else { return Step::More };
-        if !chunk.error.is_null() {
-            return Step::Failed;
-        }
-        for (place, value) in [
-            (&mut self.head.id, chunk.id),
-            (&mut self.head.created, chunk.created),
-            (&mut self.head.model, chunk.model),
-            (&mut self.head.usage, chunk.usage),
-        ] {
-            if !value.is_null() {
-                *place = value;
+        let mut events = String::new();
+        for (index, message, reason) in self.choices(message) {
+            let mut delta = object(message);
+            if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
+                calls.iter_mut().enumerate().for_each(|(index, call)| call["index"] = index.into());
             }
+            let (said, end) = (chunk(index, delta.into(), &Value::Null), chunk(index, json!({}), reason));
+            events.push_str(&format!("data: {said}\n\ndata: {end}\n\n"));
         }
-        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
-            choice.delta.into_iter().flatten().for_each(|(name, value)| self.add(name, value));
-            if !choice.finish_reason.is_null() {
-                self.head.finish_reason = choice.finish_reason;
-            }
-        }
-        Step::More
-    }
-
-    fn json(&mut self, body: &Bytes) -> bool {
-        let Ok(reply) = serde_json::from_slice::<WholeReply<'_>>(body) else { return false };
-        let Some(choice) = reply.choices.into_iter().find(|choice| choice.index == 0) else { return false };
-        let head = Head {
-            id: reply.id,
-            created: reply.created,
-            model: reply.model,
-            finish_reason: choice.finish_reason,
-            usage: reply.usage,
-        };
-        self.head = head;
-        self.bytes = choice.message.get().len();
-        self.verbatim = Some(body.slice_ref(choice.message.get().as_bytes()));
-        self.done = true;
-        true
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn finish(self: Box<Self>) -> Reply {
-        let whole = self.done || !self.head.finish_reason.is_null();
-        let head = serde_json::value::to_raw_value(&self.head).ok();
-        let elements = self.verbatim.clone().or_else(|| self.message()).into_iter().collect();
-        Reply { head, ..Reply::new(elements, whole) }
-    }
-}
-
-impl Completion {
-    fn add(&mut self, name: String, value: Value) {
-        match (&*name, value) {
-            (_, Value::Null) | ("role" | "obfuscation", _) => {}
-            ("tool_calls", Value::Array(fragments)) => fragments.into_iter().for_each(|call| self.add_call(call)),
-            (_, value) => {
-                self.bytes += size(&value);
-                match self.fields.iter_mut().find(|(field, _)| *field == name) {
-                    Some((_, so_far)) => merge(so_far, value),
-                    None => self.fields.push((name, value)),
-                }
-            }
-        }
-    }
-
-    fn add_call(&mut self, fragment: Value) {
-        let Value::Object(mut fragment) = fragment else { return };
-        let last = self.calls.last_key_value().map(|(index, call)| (*index, text(call, "id").to_owned()));
-        // Servers that leave the index out send calls one after the other, each with an id of its own.
-        let index = match (fragment.remove("index").and_then(|index| index.as_u64()), last) {
-            (Some(index), _) => index,
-            (None, None) => 0,
-            (None, Some((last, id))) => match text(&fragment, "id") {
-                new if new.is_empty() || new == id => last,
-                _ => last + 1,
-            },
-        };
-        let call = self.calls.entry(index).or_default();
-        for (name, value) in fragment {
-            self.bytes += size(&value);
-            match (call.get_mut(&name), value) {
-                (_, Value::Null) => {}
-                (Some(Value::Object(so_far)), Value::Object(more)) => {
-                    for (name, value) in more {
-                        match (&*name, so_far.get_mut(&name)) {
-                            (_, None) => drop(so_far.insert(name, value)),
-                            ("arguments" | "input", Some(text)) => merge(text, value),
-                            ("name", Some(name)) if value.as_str().is_some_and(|new| !new.is_empty()) => *name = value,
-                            ("name", Some(_)) => {}
-                            (_, Some(other)) => *other = value,
-                        }
-                    }
-                }
-                (Some(so_far), value) if value.as_str() != Some("") => *so_far = value,
-                (Some(_), _) => {}
-                (None, value) => drop(call.insert(name, value)),
-            }
-        }
-    }
-
-    /// The message; `None` when the model had said nothing yet.
-    fn message(&self) -> Option<Bytes> {
-        if self.fields.is_empty() && self.calls.is_empty() && !self.done {
-            return None;
-        }
-        let content = self.fields.iter().find(|(name, _)| name == "content").map(|(_, value)| value.clone());
-        // `null` is for messages that say something else; one that says nothing has an empty text.
-        let nothing = self.fields.is_empty() && self.calls.is_empty();
-        let content = content.unwrap_or_else(|| if nothing { "".into() } else { Value::Null });
-        let mut json = format!(r#"{{"role":"assistant","content":{content}"#);
-        for (name, value) in self.fields.iter().filter(|(name, _)| name != "content") {
-            let _ = write!(json, ",{}:{value}", Value::from(&**name));
-        }
-        if !self.calls.is_empty() {
-            let calls: Vec<_> = self.calls.values().collect();
-            let _ = write!(json, r#","tool_calls":{}"#, serde_json::to_string(&calls).unwrap_or_default());
-        }
-        json.push('}');
-        Some(json.into())
-    }
-}
-
-fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(size).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
-        _ => 8,
-    }
-}
-
-fn merge(so_far: &mut Value, more: Value) {
-    match (so_far, more) {
-        (Value::String(text), Value::String(more)) => text.push_str(&more),
-        (Value::Array(values), Value::Array(more)) => values.extend(more),
-        (Value::Object(fields), Value::Object(more)) => {
-            for (name, value) in more {
-                match (fields.get_mut(&name), &*name) {
-                    (_, _) if value.is_null() => {}
-                    (Some(so_far), "data" | "transcript" | "arguments") => merge(so_far, value),
-                    (Some(so_far), _) => *so_far = value,
-                    (None, _) => drop(fields.insert(name, value)),
-                }
-            }
-        }
-        (so_far, more) => *so_far = more,
+        Replayed::sse(events + "data: [DONE]\n\n")
     }
 }

@@ -14,13 +14,13 @@ use crate::message::{Message, MessageError};
 const ITEM: &str = r#"","item":"#;
 
 /// Keeps an element that is a message of a known role as it is; wraps any other.
-pub(super) fn store(element: Bytes, role: &'static str) -> Result<Message, MessageError> {
+pub(super) fn store(element: Bytes, role: impl FnOnce(&[u8]) -> &'static str) -> Result<Message, MessageError> {
     match Message::from_json(element.clone()) {
         Ok(message) if message.role().is_known() && !is_wrapped(&message) => Ok(message),
         _ => {
             let mut json = BytesMut::with_capacity(element.len() + 40);
             json.put_slice(br#"{"role":""#);
-            json.put_slice(role.as_bytes());
+            json.put_slice(role(&element).as_bytes());
             json.put_slice(ITEM.as_bytes());
             json.put_slice(&element);
             json.put_u8(b'}');
@@ -43,8 +43,8 @@ pub(super) fn is_wrapped(message: &Message) -> bool {
 
 /// Where the wrapped element begins.
 fn item(message: &Message) -> Option<usize> {
-    let rest = message.json().strip_prefix(r#"{"role":""#)?.strip_prefix(message.role().as_str())?;
-    rest.starts_with(ITEM).then(|| message.len() - rest.len() + ITEM.len())
+    let rest = message.bytes().strip_prefix(br#"{"role":""#)?.strip_prefix(message.role().as_str().as_bytes())?;
+    rest.starts_with(ITEM.as_bytes()).then(|| message.len() - rest.len() + ITEM.len())
 }
 
 /// Reads an element as an object; an empty one where it is not.
@@ -161,14 +161,14 @@ mod tests {
             r#"{"role":"model","parts":[]}"#,
             r#"{"role":"user","item":{"a":1}}"#,
         ] {
-            let message = store(Bytes::from_static(element.as_bytes()), "assistant").unwrap();
+            let message = store(Bytes::from_static(element.as_bytes()), |_| "assistant").unwrap();
             assert!(message.role() == &Role::Assistant, "{element}");
             assert_eq!(wire(&message), element);
         }
-        let plain = store(Bytes::from_static(br#"{"role":"user","content":"x"}"#), "assistant").unwrap();
+        let plain = store(Bytes::from_static(br#"{"role":"user","content":"x"}"#), |_| "assistant").unwrap();
         assert_eq!(plain.json(), r#"{"role":"user","content":"x"}"#);
-        assert!(store(Bytes::from_static(b"[1]"), "user").is_ok_and(|m| wire(&m) == "[1]"));
-        assert!(store(Bytes::from_static(b"{,}"), "user").is_err());
+        assert!(store(Bytes::from_static(b"[1]"), |_| "user").is_ok_and(|m| wire(&m) == "[1]"));
+        assert!(store(Bytes::from_static(b"{,}"), |_| "user").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::voice_by_role;
+use super::chat::{voice_by_role, voice_of};
 use super::element::{bytes_of, list, object, text};
 use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
@@ -39,6 +39,10 @@ impl Protocol for Gemini {
 
     fn voice(&self, element: &[u8]) -> Voice {
         voice_by_role(element)
+    }
+
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        Some(voice_of(role))
     }
 
     fn wants_stream(&self, parts: &Parts, _: &Envelope) -> bool {

@@ -12,6 +12,7 @@ use crate::message::{Message, MessageError};
 
 mod anthropic;
 mod chat;
+mod completion;
 mod element;
 mod gemini;
 mod ollama;
@@ -45,18 +46,23 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     /// Who an element speaks for.
     fn voice(&self, element: &[u8]) -> Voice;
 
+    /// Who an element with this `role`, given once, speaks for, where that alone tells it. It spares a
+    /// look at the element.
+    fn voice_of_role(&self, _role: &[u8]) -> Option<Voice> {
+        None
+    }
+
     /// The element as a message to store. An object with a known string `role` is kept as it is; any
     /// other is wrapped, byte for byte.
     ///
     /// # Errors
     /// [`MessageError`] for what is no strict JSON object.
     fn store(&self, element: Bytes) -> Result<Message, MessageError> {
-        let role = match self.voice(&element) {
+        element::store(element, |element| match self.voice(element) {
             Voice::Instructions => "system",
             Voice::Client => "user",
             Voice::Model => "assistant",
-        };
-        element::store(element, role)
+        })
     }
 
     /// A stored message as an element, byte for byte.
@@ -122,6 +128,12 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     /// Whether the request wants its reply streamed.
     fn wants_stream(&self, _parts: &Parts, envelope: &Envelope) -> bool {
         envelope.is_true("stream")
+    }
+
+    /// The stored reply that a request is about, where clients may fetch replies by their ids. Such a
+    /// request asks no model.
+    fn recalls(&self, _parts: &Parts) -> Option<Recall> {
+        None
     }
 
     /// Puts one reply together.
@@ -194,6 +206,24 @@ pub struct Ask {
     pub follows: Option<String>,
     /// Fields that the upstream must not see: each is set to `null`.
     pub hide: Vec<&'static str>,
+}
+
+/// What a request wants of a reply that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recall {
+    /// It once more, streamed or not.
+    Fetch {
+        /// The reply's id.
+        id: String,
+        /// Whether it is to be streamed.
+        stream: bool,
+    },
+    /// That it be forgotten.
+    Delete {
+        /// The reply's id.
+        id: String,
+    },
 }
 
 /// What an event of a streamed reply means.

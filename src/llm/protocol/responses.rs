@@ -12,14 +12,24 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::voice_by_role;
+use super::chat::{voice_by_role, voice_of};
 use super::element::{bytes_of, list, object, text};
-use super::{Ask, Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
+use super::{Ask, Assembler, CallId, Protocol, Recall, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
+use crate::llm::scan::plain_text;
 use crate::llm::sse::Event;
 
 /// OpenAI Responses. `previous_response_id` continues from that response, so that one response may
 /// have several continuations; without it a request continues the session's newest turn.
+///
+/// `GET .../responses/{id}` is answered from the session where it has that response among the turns
+/// that were loaded; `DELETE` of one is refused with 405, since turns are kept whole until their
+/// conversation is deleted. Ids that the session does not know, and what lies below them
+/// (`input_items`, `cancel`), are the upstream's.
+///
+/// A response that is not at its end is no turn: of a request with `background` whose answer is
+/// `queued` or `in_progress` nothing is stored, its polls are the upstream's, and a
+/// `previous_response_id` that names it is refused with 404. Streamed, it is stored at its end.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenAiResponses;
 
@@ -50,7 +60,14 @@ impl Protocol for OpenAiResponses {
         Ok(Ask { follows: envelope.text(PREVIOUS), hide: vec![PREVIOUS, CONVERSATION] })
     }
 
+    fn voice_of_role(&self, role: &[u8]) -> Option<Voice> {
+        (!role.is_empty()).then(|| voice_of(role))
+    }
+
     fn voice(&self, element: &[u8]) -> Voice {
+        if let Some(role) = plain_text(element, "role").filter(|role| !role.is_empty()) {
+            return voice_of(role);
+        }
         let item = object(element);
         let kind = text(&item, "type");
         match text(&item, "role") {
@@ -112,6 +129,22 @@ impl Protocol for OpenAiResponses {
 
     fn leads(&self, element: &[u8]) -> bool {
         text(&object(element), "type") == "reasoning"
+    }
+
+    fn recalls(&self, parts: &Parts) -> Option<Recall> {
+        let (list, id) = parts.uri.path().rsplit_once('/')?;
+        if !list.ends_with("/responses") || id.is_empty() {
+            return None;
+        }
+        let id = id.to_owned();
+        let query = || parts.uri.query().into_iter().flat_map(|query| query.split('&'));
+        match parts.method {
+            Method::DELETE => Some(Recall::Delete { id }),
+            // To go on in the middle of a stream, one must know where it was cut.
+            Method::GET if query().any(|pair| pair.starts_with("starting_after=")) => None,
+            Method::GET => Some(Recall::Fetch { id, stream: query().any(|pair| pair == "stream=true") }),
+            _ => None,
+        }
     }
 
     fn assembler(&self) -> Box<dyn Assembler> {
@@ -296,7 +329,7 @@ impl Assembler for Answer {
                 return Step::Last;
             }
             "response.failed" | "error" => return Step::Failed,
-            "response.created" | "response.in_progress" => {
+            "response.created" | "response.queued" | "response.in_progress" => {
                 if let Some(response) = frame.response {
                     self.take(response.get());
                     self.output = None;
