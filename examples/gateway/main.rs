@@ -37,12 +37,12 @@ use upstream::BoxError;
 const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{}", options::HELP);
-            return Ok(());
+            return;
         }
         Err(fault) => {
             eprintln!("gateway: {fault}\n\n{}", options::HELP);
@@ -56,6 +56,19 @@ async fn main() -> Result<(), BoxError> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
+    if let Err(error) = run(options).await {
+        eprint!("gateway: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            eprint!(": {error}");
+            cause = error.source();
+        }
+        eprintln!();
+        std::process::exit(1);
+    }
+}
+
+async fn run(options: Options) -> Result<(), BoxError> {
     let memory = memory(&options).await?;
     let mut window = ModelWindow::default();
     window.tokens = options.window_tokens.unwrap_or(usize::MAX);

@@ -69,6 +69,16 @@ impl Options {
                 _ => return Err(format!("{name}: no such option")),
             }
         }
-        if options.upstream.is_empty() { Err("--upstream is missing".to_owned()) } else { Ok(Some(options)) }
+        if options.upstream.is_empty() {
+            return Err("--upstream is missing".to_owned());
+        }
+        let claims = [&options.issuer, &options.audience];
+        if options.jwks.is_some() && claims.iter().any(|claim| claim.is_empty()) {
+            return Err("--jwks needs --issuer and --audience".to_owned());
+        }
+        if options.jwks.is_none() && claims.iter().any(|claim| !claim.is_empty()) {
+            return Err("--issuer and --audience go with --jwks".to_owned());
+        }
+        Ok(Some(options))
     }
 }
