@@ -1,5 +1,8 @@
 //! The layer for LLM wire formats, in front of an upstream that checks what it gets.
 
+#[path = "../common/chance.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use the rest")]
+mod chance;
 mod chat;
 #[cfg(feature = "llm-decompress")]
 mod compressed;
