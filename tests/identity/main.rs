@@ -6,7 +6,6 @@
 mod issuer;
 
 mod cookie;
-mod fuzz;
 mod jwt;
 mod mint;
 mod misconfigured;

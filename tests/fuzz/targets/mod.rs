@@ -1,0 +1,23 @@
+//! What is fuzzed: functions of any bytes that panic when a promise is broken.
+
+mod identity;
+mod stored;
+mod wire;
+
+#[path = "../../llm/kit.rs"]
+#[allow(dead_code, reason = "the tests of the layer use the rest")]
+mod kit;
+#[path = "../../identity/tokens.rs"]
+#[allow(dead_code, reason = "the tests of identity use the rest")]
+mod tokens;
+
+/// Each with its name, which is also that of its folder in the corpus.
+pub(crate) const TARGETS: [(&str, fn(&[u8])); 7] = [
+    ("cookies", identity::cookies),
+    ("headers", identity::headers),
+    ("tokens", identity::tokens),
+    ("messages", stored::messages),
+    ("records", stored::records),
+    ("requests", wire::requests),
+    ("replies", wire::replies),
+];
