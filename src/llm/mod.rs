@@ -46,14 +46,14 @@
 //! # Order
 //! Put compression of responses outside of [`SessionMemoryLayer`](crate::SessionMemoryLayer): what
 //! is to be recorded must be readable here. Requests go on with `Accept-Encoding: identity`.
-//! Upstreams that compress all the same need the feature `llm-decompress` (gzip, deflate); any
-//! other reply that cannot be read is refused with 502 rather than forgotten.
+//! Upstreams that compress all the same need the feature `llm-decompress` (gzip, deflate, brotli,
+//! zstd); any other reply that cannot be read is refused with 502 rather than forgotten.
 
 mod body;
-#[cfg(not(feature = "llm-decompress"))]
-mod decode;
 #[cfg(feature = "llm-decompress")]
-#[path = "decode_flate.rs"]
+mod decode;
+#[cfg(not(feature = "llm-decompress"))]
+#[path = "no_decode.rs"]
 mod decode;
 mod envelope;
 mod layer;
