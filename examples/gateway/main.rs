@@ -76,9 +76,7 @@ async fn run(options: Options) -> Result<(), BoxError> {
         .layer(health::HealthLayer::new(memory.store().clone()))
         .layer(memory.clone())
         .layer(LlmMemoryLayer::new().with_window(window).with_request_limit(32 << 20).with_reply_limit(32 << 20))
-        .service(
-            upstream::Upstream::new(&options.upstream, options.silence)?.with_authorization(options.jwks.is_some())?,
-        );
+        .service(upstream::Upstream::new(&options.upstream, options.silence)?.with_credential(options.jwks.is_some())?);
 
     let listener = TcpListener::bind(&options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, upstream = options.upstream, "listening");

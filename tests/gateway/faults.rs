@@ -67,6 +67,7 @@ async fn an_upstream_that_is_down_or_silent_leaves_no_turn() {
     assert_eq!(answer.json()["error"]["message"], "the upstream cannot be reached");
     let answer = down.send(CHAT, &ADA, &streamed("lost")).await;
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "a stream too, as it has not begun");
+    assert!(down.log().contains("Connection refused"), "the log has the cause: {}", down.log());
 
     let gateway = file.gateway(&upstream.url, &["--silence", "1"]);
     let mut silent = question("lost");

@@ -64,7 +64,8 @@ async fn a_token_says_whose_conversation_it_is() {
     let old = |claims: Value| json!({"kid": "old", "claims": claims});
     let other_key = json!({"kid": "new", "claims": claims("ada"), "headers": {"kid": "old"}});
     let tokens = json!([old(claims("ada")), old(claims("bob")), old(expired), old(elsewhere), other_key]);
-    let Some(it) = verifying(tokens, &[("UPSTREAM_AUTHORIZATION", "Bearer the-key-of-the-upstream")]).await else {
+    let Some(it) = verifying(tokens, &[("UPSTREAM_HEADER", "Authorization: Bearer the-key-of-the-upstream")]).await
+    else {
         return;
     };
     let Verifying { gateway, upstream, made, .. } = &it;
@@ -160,10 +161,10 @@ async fn without_keys_a_client_s_authorization_is_the_upstream_s() {
     );
     assert!(!got.contains_key("x-user-id"));
 
-    let replacing = Gateway::with(&["--upstream", &upstream.url], &[("UPSTREAM_AUTHORIZATION", "Bearer ours")]);
+    let replacing = Gateway::with(&["--upstream", &upstream.url], &[("UPSTREAM_HEADER", "x-api-key: ours")]);
     assert_eq!(replacing.send(CHAT, &headers, &question("q")).await.status, StatusCode::OK);
     let got = upstream.last().headers;
-    assert_eq!(got.get_all("authorization").iter().collect::<Vec<_>>(), ["Bearer ours"]);
+    assert_eq!(got.get_all("x-api-key").iter().collect::<Vec<_>>(), ["ours"]);
 }
 
 /// What cannot work says so before it listens.
@@ -199,6 +200,10 @@ fn settings_that_do_not_fit_are_refused_at_the_start() {
         assert!(!ended.status.success() && said.contains(says), "{options:?} says: {said}");
         assert!(!said.contains("panicked"), "{said}");
     }
+    let mut misspelt = std::process::Command::new(binary());
+    misspelt.args(["--upstream", "http://127.0.0.1:1"]).env("UPSTREAM_HEADER", "a-secret-alone");
+    let said = String::from_utf8_lossy(&misspelt.output().expect("it runs").stderr).into_owned();
+    assert!(said.contains("UPSTREAM_HEADER: not of the form") && !said.contains("a-secret-alone"), "{said}");
     let help = std::process::Command::new(binary()).arg("--help").output().expect("it runs");
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--upstream URL"));
 }
