@@ -71,4 +71,4 @@ macro_rules! tests {
     };
 }
 
-tests! { cookies headers tokens messages records requests replies }
+tests! { cookies headers tokens messages records requests replies conversations }

@@ -166,7 +166,7 @@ async fn what_cannot_be_decoded_is_refused() {
     let bed = Bed::new();
     bed.says(Said::json(wide.finish().unwrap()).header("content-encoding", "zstd"));
     assert_eq!(bed.post(CHAT, ASK).await.status, StatusCode::BAD_GATEWAY);
-    for encoding in ["gzip, br", "compress", "dcb"] {
+    for encoding in ["gzip, br", "dcb"] {
         let bed = Bed::new();
         bed.says(Said::json(REPLY).header("content-encoding", encoding));
         assert_eq!(bed.post(CHAT, ASK).await.status, StatusCode::BAD_GATEWAY);

@@ -136,12 +136,13 @@ async fn line_ends_comments_and_cuts_at_any_places_change_nothing() {
     }
 }
 
-/// A stream that ends anywhere is kept as far as it came, and the conversation goes on.
+/// A stream that ends anywhere is kept as far as it came, and the conversation goes on; after the
+/// whole of it too.
 #[tokio::test]
 async fn an_end_after_any_byte_is_kept_and_the_conversation_goes_on() {
     let all = all();
     for (index, golden) in all.iter().enumerate() {
-        for end in golden.fresh(&all[..index])..golden.transcript.len() {
+        for end in golden.fresh(&all[..index])..=golden.transcript.len() {
             let bed = Bed::new();
             let sent = golden.transcript.slice(..end);
             bed.says(Said::new(golden.content_type, [sent.clone()]));
@@ -153,7 +154,7 @@ async fn an_end_after_any_byte_is_kept_and_the_conversation_goes_on() {
 
             bed.says(Said::json("{}").status(http::StatusCode::IM_A_TEAPOT));
             bed.post(golden.path, golden.question).await;
-            if let Err(fault) = crate::pairing::check(golden.path, &bed.last().json()) {
+            if let Err(fault) = crate::rules::check(golden.path, &bed.last().json()) {
                 panic!("{} until {end}: {fault}: {}", golden.name, bed.last().text());
             }
         }

@@ -6,10 +6,12 @@ mod chance;
 mod chat;
 #[cfg(feature = "llm-decompress")]
 mod compressed;
+mod converse;
 mod golden;
 mod kit;
 mod memory;
 mod pairing;
 mod retries;
+mod rules;
 mod streams;
 mod windows;

@@ -4,15 +4,19 @@ mod identity;
 mod stored;
 mod wire;
 
+#[path = "../../llm/converse.rs"]
+mod converse;
 #[path = "../../llm/kit.rs"]
 #[allow(dead_code, reason = "the tests of the layer use the rest")]
 mod kit;
+#[path = "../../llm/rules.rs"]
+mod rules;
 #[path = "../../identity/tokens.rs"]
 #[allow(dead_code, reason = "the tests of identity use the rest")]
 mod tokens;
 
 /// Each with its name, which is also that of its folder in the corpus.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub(crate) const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("cookies", identity::cookies),
     ("headers", identity::headers),
     ("tokens", identity::tokens),
@@ -20,4 +24,5 @@ pub(crate) const TARGETS: [(&str, fn(&[u8])); 7] = [
     ("records", stored::records),
     ("requests", wire::requests),
     ("replies", wire::replies),
+    ("conversations", wire::conversations),
 ];

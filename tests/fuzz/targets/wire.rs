@@ -11,6 +11,7 @@ use tower_session_memory::llm::{
 };
 use tower_session_memory::{ChatHistory, Head, Turn, TurnStatus};
 
+use super::converse::{Exchange, PATHS, converse};
 use super::kit::*;
 
 /// Path, list of elements, a question, and replies that histories are made of.
@@ -183,4 +184,23 @@ pub(super) fn replies(input: &[u8]) {
         let sent = elements(wire, &bed.last().body).expect("the upstream gets JSON");
         assert_eq!(sent.last().map(|it| it.get()), asked.last().map(|it| it.get()), "the question comes last");
     });
+}
+
+/// The first byte chooses protocol and window; then two for each exchange.
+pub(super) fn conversations(input: &[u8]) {
+    let Some((choice, rest)) = input.split_first() else { return };
+    let choice = usize::from(*choice);
+    let mut window = ModelWindow::default();
+    window.turns = [usize::MAX, 1, 2, 4][choice / PATHS.len() % 4];
+    window.prefix_turns = choice / (PATHS.len() * 4) % 3;
+    let exchange = |&[how, end]: &[u8; 2]| Exchange {
+        results: usize::from(how) % 3,
+        reply: usize::from(how) / 3 % 8,
+        end,
+        resend: how >= 192,
+    };
+    let exchanges: Vec<Exchange> = rest.as_chunks().0.iter().take(16).map(exchange).collect();
+    if let Err(fault) = run(converse(PATHS[choice % PATHS.len()], &exchanges, window)) {
+        panic!("{fault}");
+    }
 }
