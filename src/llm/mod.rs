@@ -36,6 +36,7 @@
 //! [`Message`](crate::Message), byte for byte. System and developer messages are the application's,
 //! per request: they are forwarded and never stored. A reply that broke off is stored in a turn
 //! that is [`Interrupted`](crate::TurnStatus), and is shown to the model without what is not whole.
+//! A call that the model's limit on tokens cut is shown without its input.
 //!
 //! # Clients that send the whole history
 //! Most SDK chat loops do. A client that sends only new messages never sends what the model said, so

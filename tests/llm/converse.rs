@@ -141,6 +141,10 @@ pub(crate) async fn converse(path: &'static str, exchanges: &[Exchange], window:
             _ => "messages",
         };
         let seen = bed.post(path, json!({list: sent}).to_string()).await;
+        if seen.status == http::StatusCode::PAYLOAD_TOO_LARGE {
+            // Questions that were resent without any answer are new ones: they outgrew a turn.
+            return Ok(());
+        }
         if seen.status != 200 {
             return Err(seen.text().to_owned());
         }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 #[path = "../targets/mod.rs"]
 mod targets;
 
-static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+static TARGET: LazyLock<targets::Target> = LazyLock::new(|| {
     let wanted = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
     targets::TARGETS.iter().find(|(name, _)| *name == wanted).expect("a target of tests/fuzz/targets").1
 });

@@ -15,8 +15,11 @@ mod rules;
 #[allow(dead_code, reason = "the tests of identity use the rest")]
 mod tokens;
 
+/// Takes any bytes.
+pub(crate) type Target = fn(&[u8]);
+
 /// Each with its name, which is also that of its folder in the corpus.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("cookies", identity::cookies),
     ("headers", identity::headers),
     ("tokens", identity::tokens),

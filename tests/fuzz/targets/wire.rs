@@ -82,7 +82,14 @@ fn run<T>(work: impl Future<Output = T>) -> T {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime of one thread");
     }
-    RUNTIME.with(|runtime| runtime.block_on(work))
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let done = work.await;
+            // What was handed to the background, and has nothing to wait for, comes to its end.
+            tokio::task::yield_now().await;
+            done
+        })
+    })
 }
 
 /// Turns of a conversation in which the model gave all of its replies.
