@@ -11,14 +11,20 @@ pub(crate) fn layer(store: SharedStore, options: &Options) -> Result<SessionMemo
     match &options.jwks {
         #[cfg(feature = "jwt")]
         Some(path) => {
-            use tower_session_memory::identity::{Algorithm, Jwt, JwtKeys};
+            use std::error::Error as _;
+            use tower_session_memory::identity::{Algorithm, Jwt, JwtError, JwtKeys};
+            let fault = |error: JwtError| match error.source() {
+                Some(cause) => format!("--jwks {path}: {error}: {cause}"),
+                None => format!("--jwks {path}: {error}"),
+            };
             let algorithm: Algorithm =
                 options.algorithm.parse().map_err(|_| format!("--algorithm {}: no such one", options.algorithm))?;
             let token = Jwt::builder(JwtKeys::jwks_file(path))
                 .issuer(options.issuer.clone())
                 .audience(options.audience.clone())
                 .algorithm(algorithm)
-                .build()?;
+                .build()
+                .map_err(fault)?;
             Ok(SessionMemoryLayer::new(store, Scoped::new(token, conversation)))
         }
         #[cfg(not(feature = "jwt"))]

@@ -37,12 +37,12 @@ use upstream::BoxError;
 const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{}", options::HELP);
-            return Ok(());
+            return;
         }
         Err(fault) => {
             eprintln!("gateway: {fault}\n\n{}", options::HELP);
@@ -56,6 +56,19 @@ async fn main() -> Result<(), BoxError> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
+    if let Err(error) = run(options).await {
+        eprint!("gateway: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            eprint!(": {error}");
+            cause = error.source();
+        }
+        eprintln!();
+        std::process::exit(1);
+    }
+}
+
+async fn run(options: Options) -> Result<(), BoxError> {
     let memory = memory(&options).await?;
     let mut window = ModelWindow::default();
     window.tokens = options.window_tokens.unwrap_or(usize::MAX);
@@ -63,9 +76,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(health::HealthLayer::new(memory.store().clone()))
         .layer(memory.clone())
         .layer(LlmMemoryLayer::new().with_window(window).with_request_limit(32 << 20).with_reply_limit(32 << 20))
-        .service(
-            upstream::Upstream::new(&options.upstream, options.silence)?.with_authorization(options.jwks.is_some())?,
-        );
+        .service(upstream::Upstream::new(&options.upstream, options.silence)?.with_credential(options.jwks.is_some())?);
 
     let listener = TcpListener::bind(&options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, upstream = options.upstream, "listening");

@@ -17,9 +17,17 @@ A reverse proxy that gives any LLM endpoint a memory.
   --algorithm ALG      with --jwks: default RS256
   --help
 
-Identity: with --jwks the token's subject, else the header x-user-id, set by a proxy in front; and
-the header x-conversation-id. A token is not forwarded: set UPSTREAM_AUTHORIZATION to what the
-upstream wants in that header.
+Clients are the providers' own SDKs with this address as their base URL and a header
+x-conversation-id; without it they are told the id of a fresh conversation. They send only what is new:
+
+  curl localhost:8090/v1/chat/completions -H 'x-user-id: ada' -H 'x-conversation-id: c1' \\
+       -H 'content-type: application/json' \\
+       -d '{\"model\":\"demo\",\"messages\":[{\"role\":\"user\",\"content\":\"My name is Ada.\"}]}'
+
+Who is asking: with --jwks the subject of the bearer token, which is not forwarded; else the header
+x-user-id, set by a proxy in front, and the client's Authorization goes on to the upstream.
+UPSTREAM_HEADER in the environment, such as 'x-api-key: KEY' or 'authorization: Bearer KEY', is sent
+to the upstream in place of the client's own.
 Health: GET /healthz (the process), GET /readyz (the store too).";
 
 pub(crate) const STORES: &str = "memory:, sqlite:PATH, redis://HOST or postgres://HOST/DATABASE of this build";
@@ -69,6 +77,16 @@ impl Options {
                 _ => return Err(format!("{name}: no such option")),
             }
         }
-        if options.upstream.is_empty() { Err("--upstream is missing".to_owned()) } else { Ok(Some(options)) }
+        if options.upstream.is_empty() {
+            return Err("--upstream is missing".to_owned());
+        }
+        let claims = [&options.issuer, &options.audience];
+        if options.jwks.is_some() && claims.iter().any(|claim| claim.is_empty()) {
+            return Err("--jwks needs --issuer and --audience".to_owned());
+        }
+        if options.jwks.is_none() && claims.iter().any(|claim| !claim.is_empty()) {
+            return Err("--issuer and --audience go with --jwks".to_owned());
+        }
+        Ok(Some(options))
     }
 }

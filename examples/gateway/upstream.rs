@@ -1,5 +1,6 @@
 //! Where requests go: a real endpoint, or the scripted model.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -36,8 +37,8 @@ pub(crate) struct Real {
     client: Client<HttpsConnector<HttpConnector>, BoxBody>,
     /// Whether the client's own authorization ends here.
     strip: bool,
-    /// What the upstream gets in its place.
-    authorization: Option<HeaderValue>,
+    /// What the upstream gets in place of the client's.
+    credential: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Upstream {
@@ -60,19 +61,21 @@ impl Upstream {
             .enable_http2()
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Self::Real(Box::new(Real { base, silence, client, strip: false, authorization: None })))
+        Ok(Self::Real(Box::new(Real { base, silence, client, strip: false, credential: None })))
     }
 
-    /// Takes what the upstream wants as `Authorization` from the environment. `strip`: a token that
+    /// Takes the header by which the upstream knows us from the environment. `strip`: a token that
     /// says who the user is, is not for the upstream.
-    pub(crate) fn with_authorization(mut self, strip: bool) -> Result<Self, BoxError> {
+    pub(crate) fn with_credential(mut self, strip: bool) -> Result<Self, BoxError> {
         if let Self::Real(real) = &mut self {
             real.strip = strip;
-            if let Ok(value) = std::env::var("UPSTREAM_AUTHORIZATION") {
-                let mut value =
-                    HeaderValue::try_from(value).map_err(|_| "UPSTREAM_AUTHORIZATION: not a header value")?;
+            if let Ok(header) = std::env::var("UPSTREAM_HEADER") {
+                // Never told: it may be the secret alone.
+                let fault = "UPSTREAM_HEADER: not of the form `name: value`";
+                let (name, value) = header.split_once(':').ok_or(fault)?;
+                let mut value = HeaderValue::try_from(value.trim()).map_err(|_| fault)?;
                 value.set_sensitive(true);
-                real.authorization = Some(value);
+                real.credential = Some((name.trim().parse().map_err(|_| fault)?, value));
             }
         }
         Ok(self)
@@ -106,10 +109,15 @@ where
                             Ok(response.map(|body| Watched::new(body, silence).boxed_unsync()))
                         }
                         Ok(Err(error)) => {
-                            tracing::warn!(%error, "the upstream cannot be reached");
+                            let causes = std::iter::successors(error.source(), |error| (*error).source());
+                            let cause = causes.last().map(ToString::to_string);
+                            tracing::warn!(%error, cause, "the upstream cannot be reached");
                             failed(StatusCode::BAD_GATEWAY, "the upstream cannot be reached")
                         }
-                        Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, "the upstream does not answer"),
+                        Err(_) => {
+                            tracing::warn!(?silence, "the upstream does not answer");
+                            failed(StatusCode::GATEWAY_TIMEOUT, "the upstream does not answer")
+                        }
                     }
                 }
             }
@@ -138,8 +146,8 @@ impl Real {
         if self.strip {
             parts.headers.remove(header::AUTHORIZATION);
         }
-        if let Some(authorization) = &self.authorization {
-            parts.headers.insert(header::AUTHORIZATION, authorization.clone());
+        if let Some((name, value)) = &self.credential {
+            parts.headers.insert(name, value.clone());
         }
         Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
     }
@@ -196,6 +204,7 @@ where
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         ready!(patience.as_mut().poll(cx));
+        tracing::warn!(?silence, "the upstream fell silent in the middle of a reply");
         Poll::Ready(Some(Err("the upstream is silent".into())))
     }
 

@@ -36,6 +36,7 @@
 //! [`Message`](crate::Message), byte for byte. System and developer messages are the application's,
 //! per request: they are forwarded and never stored. A reply that broke off is stored in a turn
 //! that is [`Interrupted`](crate::TurnStatus), and is shown to the model without what is not whole.
+//! A call that the model's limit on tokens cut is shown without its input.
 //!
 //! # Clients that send the whole history
 //! Most SDK chat loops do. A client that sends only new messages never sends what the model said, so
@@ -51,14 +52,14 @@
 //! # Order
 //! Put compression of responses outside of [`SessionMemoryLayer`](crate::SessionMemoryLayer): what
 //! is to be recorded must be readable here. Requests go on with `Accept-Encoding: identity`.
-//! Upstreams that compress all the same need the feature `llm-decompress` (gzip, deflate); any
-//! other reply that cannot be read is refused with 502 rather than forgotten.
+//! Upstreams that compress all the same need the feature `llm-decompress` (gzip, deflate, brotli,
+//! zstd); any other reply that cannot be read is refused with 502 rather than forgotten.
 
 mod body;
-#[cfg(not(feature = "llm-decompress"))]
-mod decode;
 #[cfg(feature = "llm-decompress")]
-#[path = "decode_flate.rs"]
+mod decode;
+#[cfg(not(feature = "llm-decompress"))]
+#[path = "no_decode.rs"]
 mod decode;
 mod envelope;
 mod layer;

@@ -46,8 +46,8 @@ pub(super) struct Marks {
 pub(super) const TOOLS: char = 't';
 /// A message that is wrapped.
 pub(super) const WRAPPED: char = 'w';
-/// A reply that says nothing: no model takes it back.
-pub(super) const EMPTY: char = 'e';
+/// A reply that no model takes back as it is: it says nothing, or a limit cut a call in it.
+pub(super) const UNTIDY: char = 'e';
 /// A parent of its own choice.
 pub(super) const BRANCH: char = 'b';
 
@@ -78,7 +78,7 @@ impl Note {
         match note.and_then(|note| note.strip_prefix(r#"{"llm":""#)) {
             Some(rest) => {
                 let marks = rest.split('"').next().unwrap_or_default();
-                Marks { plain: !marks.contains([TOOLS, WRAPPED, EMPTY]), branch: marks.contains(BRANCH) }
+                Marks { plain: !marks.contains([TOOLS, WRAPPED, UNTIDY]), branch: marks.contains(BRANCH) }
             }
             // Stored by something else: nothing is known.
             None => Marks { plain: false, branch: false },

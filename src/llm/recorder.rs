@@ -48,8 +48,8 @@ impl Recorder {
     pub(super) fn answer(&mut self, reply: Reply) -> Result<(), AppendError> {
         let Reply { elements, id, head, .. } = reply;
         for element in elements {
-            if self.protocol.mended(&element).is_none() {
-                self.note.mark(note::EMPTY);
+            if self.protocol.tidied(&element).as_ref() != Some(&element) {
+                self.note.mark(note::UNTIDY);
             }
             // Put together by ourselves, or read as JSON before: only depth and lone surrogates are left.
             match self.protocol.store(element) {

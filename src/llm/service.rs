@@ -259,15 +259,16 @@ where
         return whole(Refusal::BadReply.into_response());
     };
     let bytes = join(frames.iter().filter_map(Frame::data_ref).map(|data| Frame::data(data.clone())).collect());
-    match decoder.push(&bytes) {
-        Ok(text) if assembler.json(&text) => {
-            // A refusal to append is found again by the commit.
-            let _ = recorder.answer(assembler.finish());
-        }
-        _ => {
-            tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
-            recorder.session().discard();
-        }
+    let Ok(text) = decoder.push(&bytes) else {
+        tracing::error!(outcome = "refused", "the reply is not what its encoding says, or decodes to too much");
+        return whole(Refusal::BadReply.into_response());
+    };
+    if assembler.json(&text) {
+        // A refusal to append is found again by the commit.
+        let _ = recorder.answer(assembler.finish());
+    } else {
+        tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
+        recorder.session().discard();
     }
     Response::from_parts(head, ReplyBody::full(frames))
 }

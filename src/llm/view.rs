@@ -106,8 +106,9 @@ fn elements(pairing: &mut Pairing<'_>, turn: &Turn, upto: usize, see: &mut impl 
         .filter_map(|message| {
             let element = protocol.wire(message);
             match protocol.voice(&element) {
-                // What broke off is shown without what is not whole; what is whole, as it is.
-                Voice::Model => protocol.mended(&element).map(|mended| if whole { element } else { mended }),
+                // What broke off is shown without what is not whole.
+                Voice::Model if whole => protocol.tidied(&element),
+                Voice::Model => protocol.mended(&element),
                 Voice::Client | Voice::Instructions => Some(element),
             }
         })

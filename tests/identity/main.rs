@@ -1,8 +1,11 @@
 //! Identity on real sockets: tokens, cookies, minted ids, paths and queries, and the logs that name
 //! what is wrong.
 
+#[path = "../common/issuer.rs"]
+#[allow(unreachable_pub, reason = "other test binaries use it too")]
+mod issuer;
+
 mod cookie;
-mod fuzz;
 mod jwt;
 mod mint;
 mod misconfigured;

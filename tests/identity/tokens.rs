@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use sha2::{Sha256, Sha384};
 use tower_session_memory::identity::{Algorithm, Header, Identify, Jwt, JwtBuilder, JwtKeys, Scoped};
 
-use crate::support::CONVERSATION;
-
 pub(crate) const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 pub(crate) const ISSUER: &str = "https://login.example.org/";
 pub(crate) const AUDIENCE: &str = "chat-api";
@@ -24,7 +22,7 @@ pub(crate) fn verifier() -> JwtBuilder {
 }
 
 pub(crate) fn scoped(token: JwtBuilder) -> impl Identify {
-    Scoped::new(token.build().expect("the settings are whole"), Header::conversation(CONVERSATION))
+    Scoped::new(token.build().expect("the settings are whole"), Header::conversation("x-conversation-id"))
 }
 
 /// Claims that are let in.

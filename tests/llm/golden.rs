@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tower_session_memory::TurnStatus;
 
+use crate::chance::Chance;
 use crate::kit::*;
 
 /// A transcript with what must be stored of it.
@@ -91,17 +92,57 @@ async fn a_cut_between_any_two_bytes_changes_nothing() {
         for at in golden.fresh(&all[..index]).max(1)..golden.transcript.len() {
             assert_eq!(golden.run(golden.cut(&[at])).await, golden.expected, "{} cut at {at}", golden.name);
         }
-        let bytes: Vec<usize> = (1..golden.transcript.len()).collect();
-        assert_eq!(golden.run(golden.cut(&bytes)).await, golden.expected, "{} byte by byte", golden.name);
     }
 }
 
-/// A stream that ends anywhere is kept as far as it came, and the conversation goes on.
+/// The same transcript as other servers would frame it.
+fn spellings(golden: &Golden) -> Vec<(&'static str, Bytes)> {
+    let text = std::str::from_utf8(&golden.transcript).unwrap();
+    let ends = |end: &str| text.replace("\r\n", "\n").replace('\n', end);
+    if golden.content_type.contains("ndjson") {
+        return vec![("CRLF", ends("\r\n").into()), ("blank lines", ends("\n \n").into())];
+    }
+    let commented = format!(": hello\n\n{}", ends("\n").replace("data: ", ": ping\nid: 7\nretry: 5\ndata:"));
+    vec![
+        ("CRLF", ends("\r\n").into()),
+        ("CR", ends("\r").into()),
+        ("a byte order mark", format!("\u{feff}{text}").into()),
+        ("comments", commented.clone().into()),
+        ("comments and CRLF", commented.replace('\n', "\r\n").into()),
+    ]
+}
+
+#[tokio::test]
+async fn line_ends_comments_and_cuts_at_any_places_change_nothing() {
+    let mut chance = Chance::new(Chance::seed("GOLDEN_SEED"));
+    for mut golden in all() {
+        let plain = ("as it is", golden.transcript.clone());
+        for (spelling, transcript) in [vec![plain], spellings(&golden)].concat() {
+            golden.transcript = transcript;
+            let length = golden.transcript.len();
+            let every: Vec<usize> = (1..length).collect();
+            let mut cuts = vec![Vec::new(), every];
+            for _ in 0..20 {
+                let mut some: Vec<usize> =
+                    (0..2 + chance.below(2)).map(|_| chance.below(length as u64) as usize).collect();
+                some.sort_unstable();
+                cuts.push(some);
+            }
+            for cut in cuts {
+                let found = golden.run(golden.cut(&cut)).await;
+                assert_eq!(found, golden.expected, "{} with {spelling}, cut at {cut:?}", golden.name);
+            }
+        }
+    }
+}
+
+/// A stream that ends anywhere is kept as far as it came, and the conversation goes on; after the
+/// whole of it too.
 #[tokio::test]
 async fn an_end_after_any_byte_is_kept_and_the_conversation_goes_on() {
     let all = all();
     for (index, golden) in all.iter().enumerate() {
-        for end in golden.fresh(&all[..index])..golden.transcript.len() {
+        for end in golden.fresh(&all[..index])..=golden.transcript.len() {
             let bed = Bed::new();
             let sent = golden.transcript.slice(..end);
             bed.says(Said::new(golden.content_type, [sent.clone()]));
@@ -113,7 +154,7 @@ async fn an_end_after_any_byte_is_kept_and_the_conversation_goes_on() {
 
             bed.says(Said::json("{}").status(http::StatusCode::IM_A_TEAPOT));
             bed.post(golden.path, golden.question).await;
-            if let Err(fault) = crate::pairing::check(golden.path, &bed.last().json()) {
+            if let Err(fault) = crate::rules::check(golden.path, &bed.last().json()) {
                 panic!("{} until {end}: {fault}: {}", golden.name, bed.last().text());
             }
         }

@@ -75,6 +75,14 @@ async def later():
         said = "".join([token async for token in stream.text_stream])
     assert said == "You said: first | second.", said
 
+    one, two = clients("py-messages-async-thinking", AsyncAnthropic)
+    body = {"model": "m", "max_tokens": 2000, "thinking": thinking, "tools": tools}
+    async with one.messages.stream(**body, messages=[user("weather in Paris")]) as stream:
+        [use] = [block for block in (await stream.get_final_message()).content if block.type == "tool_use"]
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": "sun"}
+    said = text(await two.messages.create(**body, messages=[user([result])]))
+    assert said == "The tools say: sun.", said
+
 
 asyncio.run(later())
 print("ok")

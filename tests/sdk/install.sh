@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the providers' SDKs beside the scripts that use them: tests/llm_sdk.rs runs those.
+# Installs the providers' SDKs beside the scripts that use them: tests/gateway/sdk.rs runs those.
 set -euo pipefail
 cd "$(dirname "$0")"
 if ! cmp -s requirements.txt .venv/requirements.txt; then

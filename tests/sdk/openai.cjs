@@ -42,12 +42,36 @@ async function main() {
   const after = await b.chat.completions.create({ model: "m", messages: [user("thanks")] });
   assert.equal(after.choices[0].message.content, "You said: weather in Paris and Rome | weather in Paris and Rome | thanks.");
 
+  // By hand, with only what is new: the question, then the results, on the other gateway.
+  for (const stream of [false, true]) {
+    [a, b] = clients(`js-tools-new-${stream}`);
+    const body = { model: "m", tools: [{ type: "function", function: { name: "weather", parameters: {} } }] };
+    const question = [user("weather in Paris and Rome")];
+    const reply = stream
+      ? await a.chat.completions.stream({ ...body, messages: question }).finalMessage()
+      : (await a.chat.completions.create({ ...body, messages: question })).choices[0].message;
+    const messages = reply.tool_calls.map((call) => ({ role: "tool", tool_call_id: call.id, content: weather(JSON.parse(call.function.arguments)) }));
+    const told = await b.chat.completions.create({ ...body, messages });
+    assert.equal(told.choices[0].message.content, "The tools say: sun Paris and sun Rome.");
+  }
+
   [a, b] = clients("js-responses");
   const first = await a.responses.create({ model: "m", input: "one" });
   const second = await b.responses.create({ model: "m", input: "two", previous_response_id: first.id });
   assert.equal(second.output_text, "You said: one | two.");
   const final = await a.responses.stream({ model: "m", input: "three", previous_response_id: second.id }).finalResponse();
   assert.equal(final.output_text, "You said: one | two | three.");
+
+  for (const stream of [false, true]) {
+    [a, b] = clients(`js-responses-tools-${stream}`);
+    const body = { model: "m", tools: [{ type: "function", name: "weather", parameters: {}, strict: false }] };
+    const input = "weather in Paris and Rome";
+    const asked = stream ? await a.responses.stream({ ...body, input }).finalResponse() : await a.responses.create({ ...body, input });
+    const outputs = asked.output.filter((item) => item.type === "function_call")
+      .map((call) => ({ type: "function_call_output", call_id: call.call_id, output: weather(JSON.parse(call.arguments)) }));
+    const told = await b.responses.create({ ...body, input: outputs, previous_response_id: asked.id });
+    assert.equal(told.output_text, "The tools say: sun Paris and sun Rome.");
+  }
   console.log("ok");
 }
 

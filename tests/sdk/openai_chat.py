@@ -95,6 +95,13 @@ async def concurrently():
     said = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert said == "You said: first | second.", said
 
+    one, two = clients("py-async-tools", AsyncOpenAI)
+    async with one.chat.completions.stream(model="m", messages=[user("weather in Paris")], tools=tools) as events:
+        [call] = (await events.get_final_completion()).choices[0].message.tool_calls
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "sun"}]
+    said = (await two.chat.completions.create(model="m", messages=results, tools=tools)).choices[0].message.content
+    assert said == "The tools say: sun.", said
+
     async def talk(number):
         for turn, client in enumerate(clients(f"py-many-{number}", AsyncOpenAI)):
             said = (await client.chat.completions.create(model="m", messages=[user(f"{number}-{turn}")])).choices[0].message.content

@@ -1,15 +1,16 @@
 """Responses by OpenAI's Python SDK, with state that the upstream does not have."""
+import asyncio
 import json
 import sys
 
-from openai import NotFoundError, OpenAI
+from openai import AsyncOpenAI, NotFoundError, OpenAI
 
 urls = sys.argv[1:3]
 
 
-def clients(conversation):
+def clients(conversation, kind=OpenAI):
     headers = {"x-user-id": "ada", "x-conversation-id": conversation}
-    return [OpenAI(base_url=f"{url}/v1", api_key="k", default_headers=headers, max_retries=0) for url in urls]
+    return [kind(base_url=f"{url}/v1", api_key="k", default_headers=headers, max_retries=0) for url in urls]
 
 
 a, b = clients("py-responses")
@@ -32,17 +33,33 @@ except NotFoundError as error:
 
 # Tools, with items of the Responses API.
 tools = [{"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}, "strict": True}]
-a, b = clients("py-responses-tools")
-asked = a.responses.create(model="m", input="weather in Paris and Rome", tools=tools)
-calls = [item for item in asked.output if item.type == "function_call"]
-assert [json.loads(call.arguments)["city"] for call in calls] == ["Paris", "Rome"]
-outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "sun"} for call in calls]
-said = b.responses.create(model="m", input=outputs, previous_response_id=asked.id, tools=tools).output_text
-assert said == "The tools say: sun and sun.", said
+for stream in [False, True]:
+    a, b = clients(f"py-responses-tools-{stream}")
+    if stream:
+        with a.responses.stream(model="m", input="weather in Paris and Rome", tools=tools) as events:
+            asked = events.get_final_response()
+    else:
+        asked = a.responses.create(model="m", input="weather in Paris and Rome", tools=tools)
+    calls = [item for item in asked.output if item.type == "function_call"]
+    assert [json.loads(call.arguments)["city"] for call in calls] == ["Paris", "Rome"]
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "sun"} for call in calls]
+    said = b.responses.create(model="m", input=outputs, previous_response_id=asked.id, tools=tools).output_text
+    assert said == "The tools say: sun and sun.", said
 
 # As a conversation: no ids at all.
 a, b = clients("py-responses-conversation")
 a.responses.create(model="m", input="one", conversation="conv_1")
 said = b.responses.create(model="m", input="two", conversation="conv_1").output_text
 assert said == "You said: one | two.", said
+
+
+async def later():
+    one, two = clients("py-responses-async", AsyncOpenAI)
+    first = await one.responses.create(model="m", input="first")
+    async with two.responses.stream(model="m", input="second", previous_response_id=first.id) as stream:
+        said = (await stream.get_final_response()).output_text
+    assert said == "You said: first | second.", said
+
+
+asyncio.run(later())
 print("ok")

@@ -1,5 +1,6 @@
 //! Anthropic Messages: `POST .../messages`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -73,9 +74,10 @@ impl Protocol for AnthropicMessages {
     }
 
     fn without_results(&self, element: &Bytes, orphans: &[CallId]) -> Option<Bytes> {
-        filtered(element, |block| {
+        remade(element, |block| {
             let id = block.get("tool_use_id").and_then(Value::as_str).unwrap_or_default();
-            kind(block) != "tool_result" || !orphans.iter().any(|orphan| orphan.id == id)
+            let orphaned = kind(&block) == "tool_result" && orphans.iter().any(|orphan| orphan.id == id);
+            (!orphaned).then_some(block)
         })
     }
 
@@ -83,20 +85,22 @@ impl Protocol for AnthropicMessages {
     /// out; a message that would end in thinking is none.
     fn mended(&self, element: &Bytes) -> Option<Bytes> {
         let message = object(element);
-        if let Some(Value::String(text)) = message.get("content") {
-            return (!text.is_empty()).then(|| element.clone());
-        }
         let blocks = list(&message, "content");
         let answered = |id: &Value| blocks.iter().any(|block| block.get("tool_use_id") == Some(id));
-        let mended = filtered(element, |block| match kind(block) {
-            "thinking" => block.get("signature").and_then(Value::as_str).is_some_and(|signature| !signature.is_empty()),
-            "text" => block.get("text").and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
-            "tool_use" => block.get(PARTIAL).is_none(),
+        let whole = |block: &Value| match kind(block) {
             "server_tool_use" | "mcp_tool_use" => block.get("id").is_some_and(answered),
-            _ => true,
-        })?;
-        let says = |block: &Value| !matches!(kind(block), "thinking" | "redacted_thinking");
-        list(&object(&mended), "content").iter().any(says).then_some(mended)
+            _ => block.get(PARTIAL).is_none(),
+        };
+        said(element, |block| whole(&block).then_some(block))
+    }
+
+    /// A call that the limit cut keeps its place, without input, for the result that it gets. A
+    /// server's own tool may be at work still: a paused turn goes on from there.
+    fn tidied(&self, element: &Bytes) -> Option<Bytes> {
+        said(element, |mut block| {
+            let cut = block.as_object_mut().and_then(|block| block.remove(PARTIAL)).is_some();
+            (!cut || kind(&block) == "tool_use").then_some(block)
+        })
     }
 
     fn assembler(&self) -> Box<dyn Assembler> {
@@ -124,29 +128,48 @@ struct Content<'a> {
     content: &'a RawValue,
 }
 
-/// The message with those blocks only, each byte for byte.
-fn filtered(element: &Bytes, keep: impl Fn(&Value) -> bool) -> Option<Bytes> {
+/// The message with what is made of each block, if it says anything then. Thinking without its
+/// signature and empty texts are never taken back.
+fn said(element: &Bytes, make: impl Fn(Value) -> Option<Value>) -> Option<Bytes> {
+    if let Some(Value::String(text)) = object(element).get("content") {
+        return (!text.is_empty()).then(|| element.clone());
+    }
+    let given = |block: &Value, field| block.get(field).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let made = remade(element, |block| match kind(&block) {
+        "thinking" if !given(&block, "signature") => None,
+        "text" if !given(&block, "text") => None,
+        _ => make(block),
+    })?;
+    let says = |block: &Value| !matches!(kind(block), "thinking" | "redacted_thinking");
+    list(&object(&made), "content").iter().any(says).then_some(made)
+}
+
+/// The message with what is made of each block; those that stay the same, byte for byte.
+fn remade(element: &Bytes, make: impl Fn(Value) -> Option<Value>) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow)]
-        role: std::borrow::Cow<'a, str>,
+        role: Cow<'a, str>,
         #[serde(borrow)]
         content: Vec<&'a RawValue>,
     }
     let Ok(message) = serde_json::from_slice::<Message<'_>>(element) else { return Some(element.clone()) };
-    let kept: Vec<&RawValue> = message
-        .content
-        .iter()
-        .filter(|block| serde_json::from_str(block.get()).is_ok_and(|block| keep(&block)))
-        .copied()
-        .collect();
-    match kept.len() {
-        0 => None,
-        all if all == message.content.len() => Some(element.clone()),
-        _ => {
+    let mut changed = false;
+    let mut blocks: Vec<Cow<'_, str>> = Vec::with_capacity(message.content.len());
+    for raw in &message.content {
+        let block: Option<Value> = serde_json::from_str(raw.get()).ok();
+        let made = block.clone().and_then(&make);
+        changed |= made != block || made.is_none();
+        blocks.extend(
+            made.map(|made| if Some(&made) == block.as_ref() { raw.get().into() } else { made.to_string().into() }),
+        );
+    }
+    match (changed, blocks.is_empty()) {
+        (_, true) => None,
+        (false, _) => Some(element.clone()),
+        (true, _) => {
             let role = Value::from(&*message.role);
-            let blocks = kept.iter().map(|block| block.get()).collect::<Vec<_>>().join(",");
-            Some(format!(r#"{{"role":{role},"content":[{blocks}]}}"#).into())
+            Some(format!(r#"{{"role":{role},"content":[{}]}}"#, blocks.join(",")).into())
         }
     }
 }

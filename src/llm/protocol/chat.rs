@@ -69,11 +69,6 @@ impl Protocol for OpenAiChat {
     fn mended(&self, element: &Bytes) -> Option<Bytes> {
         let mut message = object(element);
         let whole: Vec<Value> = list(&message, "tool_calls").iter().filter(|call| is_whole(call)).cloned().collect();
-        let says = |message: &Map<String, Value>| {
-            ["content", "refusal"].iter().any(|field| !text(message, field).is_empty())
-                || !list(message, "content").is_empty()
-                || ["tool_calls", "audio"].iter().any(|field| message.get(*field).is_some_and(|value| !value.is_null()))
-        };
         if whole.len() == list(&message, "tool_calls").len() && message.get("function_call").is_none() {
             return says(&message).then(|| element.clone());
         }
@@ -83,6 +78,22 @@ impl Protocol for OpenAiChat {
             false => message.insert("tool_calls".into(), whole.into()),
         };
         says(&message).then(|| bytes_of(&message))
+    }
+
+    /// A call whose arguments the limit cut keeps its place, without them, for the result that it gets.
+    fn tidied(&self, element: &Bytes) -> Option<Bytes> {
+        let mut message = object(element);
+        let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten();
+        let cut: Vec<&mut Value> = calls.filter(|call| !is_whole(call)).collect();
+        if cut.is_empty() {
+            return says(&message).then(|| element.clone());
+        }
+        for call in cut {
+            if let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) {
+                function.insert("arguments".into(), "{}".into());
+            }
+        }
+        Some(bytes_of(&message))
     }
 
     fn assembler(&self) -> Box<dyn Assembler> {
@@ -125,6 +136,14 @@ pub(super) fn calls(message: &Map<String, Value>) -> Vec<CallId> {
             CallId::new(field("/id"), field("/function/name").to_owned() + field("/custom/name"))
         })
         .collect()
+}
+
+/// Whether a message has anything in it that a model takes back.
+fn says(message: &Map<String, Value>) -> bool {
+    let given = |field: &&str| message.get(*field).is_some_and(|value| !value.is_null());
+    ["content", "refusal"].iter().any(|field| !text(message, field).is_empty())
+        || !list(message, "content").is_empty()
+        || ["tool_calls", "audio", "function_call"].iter().any(given)
 }
 
 /// Function arguments are JSON text; those of custom tools are any text.

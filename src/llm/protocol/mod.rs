@@ -96,6 +96,12 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     /// What broke off, in a form that a model takes; `None` when nothing is left.
     fn mended(&self, element: &Bytes) -> Option<Bytes>;
 
+    /// What came whole, without what no model takes back all the same: a call or a thought that the
+    /// limit on tokens cut. What is healthy stays byte for byte; `None` when nothing is left.
+    fn tidied(&self, element: &Bytes) -> Option<Bytes> {
+        self.mended(element).map(|_| element.clone())
+    }
+
     /// Whether an element is nothing without one of the model's after it, so that it must not be the
     /// last of what broke off.
     fn leads(&self, _element: &[u8]) -> bool {
