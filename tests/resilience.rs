@@ -263,9 +263,9 @@ async fn of_many_at_once_exactly_one_asks_whether_the_store_is_back() {
 
 #[tokio::test(start_paused = true)]
 async fn writes_that_nobody_confirms_do_not_keep_loads_away() {
-    let distant = Distant::new(vec![Fate::AnswerLost; 20]);
-    let store = Resilient::with_options(distant, options());
-    store.append(&key(), &Append::new(turn(), Head::ABSENT)).await.unwrap();
+    let store = Resilient::with_options(Distant::new(vec![Fate::AnswerLost; 1000]), options());
+    let unknown = store.append(&key(), &Append::new(turn(), Head::ABSENT)).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Ambiguous);
     assert!(!store.is_open());
 }
 

@@ -111,7 +111,7 @@ async fn a_store_with_a_flaw_is_caught_by_a_run() {
     ] {
         let store = Arc::new(Wrong { flaw, calls: AtomicU64::new(0), sessions: Mutex::default() });
         let crowd = Crowd::new(seed, 20, Duration::ZERO);
-        crowd.run(&[store.clone()], 16).await;
+        crowd.run(std::slice::from_ref(&store), 16).await;
         let violations = crowd.judge(&*store).await;
         let caught = violations.iter().any(|violation| match flaw {
             Flaw::None => true,
