@@ -26,33 +26,7 @@ pub(crate) struct Server {
     _process: Child,
 }
 
-const PROGRAM: &str = r#"
-import os, pickle, sys, threading
-from werkzeug.serving import BaseWSGIServer, run_simple
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from flask import request
-from moto.dynamodb.models.dynamo_type import LimitedSizeDict
-from moto.dynamodb.models.table import Table
-
-# For each of its actions a transaction first copies the whole table. This is the same deep copy, made
-# once per transaction, and without measuring each item again.
-def rebuilt(attributes):
-    copy = LimitedSizeDict.__new__(LimitedSizeDict)
-    dict.update(copy, attributes)
-    return copy
-
-def copied(table, memo):
-    copies = request.environ.setdefault("copies", {})
-    if table.name not in copies:
-        copies[table.name] = pickle.loads(pickle.dumps(table, -1))
-    return copies[table.name]
-
-BaseWSGIServer.request_queue_size = 4096
-LimitedSizeDict.__reduce_ex__ = lambda self, protocol: (rebuilt, (dict(self),))
-Table.__deepcopy__ = copied
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
-"#;
+const PROGRAM: &str = include_str!("server.py");
 
 impl Server {
     fn start() -> Self {

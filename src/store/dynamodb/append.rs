@@ -12,19 +12,24 @@ use super::calls::{Backoff, Table, place};
 use super::error::{failed, is_busy, refused};
 use super::header::{Header, Totals, admit, end_of_life, ttl_seconds};
 use super::item::{
-    HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text, turn_sort,
+    HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text,
 };
+use super::parts;
 use super::trim::excess;
 use crate::key::SessionKey;
 use crate::store::{Append, Appended, ErrorKind, Operation, StoreError, next_epoch};
 use crate::turn::Head;
 
-/// Old turns that go in the transaction of the turn that drives them out: two actions each, of 100.
-/// What a much shorter retention leaves beyond that is hidden by the header and removed afterwards.
-const TRIM_AT_ONCE: usize = 48;
+/// What one transaction holds: actions, and bytes of the items that they write or remove.
+const ACTIONS: usize = 100;
+const BYTES: usize = 4 << 20;
+
+/// The most bytes of a header or a marker, and of a turn's item beside its record.
+const AROUND: usize = 16 << 10;
 
 pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-    let attempt = Attempt { table, key, append, partition: partition(key) };
+    let parts = table.large_turns.cut(&append.turn, key)?;
+    let attempt = Attempt { table, key, append, partition: partition(key), parts };
     let mut pause = Backoff::new(table.patience);
     // Held from the first lost race on: the turns of this instance queue for a contended session
     // instead of losing to each other again and again.
@@ -102,6 +107,8 @@ struct Attempt<'a> {
     key: &'a SessionKey,
     append: &'a Append,
     partition: String,
+    /// The record, cut into items.
+    parts: Vec<String>,
 }
 
 type Planned = Result<Plan, ErrorKind>;
@@ -164,15 +171,21 @@ impl Attempt<'_> {
         let old = excess(self.table, &self.partition, self.append, seen).await?;
         let mut trimmed = seen.trimmed;
         let (mut deletes, mut left_over) = (Vec::new(), Vec::new());
-        for (index, turn) in old.iter().enumerate() {
+        let mut actions = ACTIONS - 2 - self.parts.len();
+        let mut bytes = BYTES - self.parts.iter().map(|part| part.len() + AROUND).sum::<usize>() - 2 * AROUND;
+        for turn in &old {
             trimmed.turns += 1;
             trimmed.messages += turn.messages;
             trimmed.bytes += turn.bytes;
-            for sort in [turn_sort(turn.at), marker_sort(turn.id, turn.at.epoch)] {
-                if index >= TRIM_AT_ONCE {
-                    left_over.push(sort);
-                    continue;
-                }
+            let sorts: Vec<String> = turn.sorts().collect();
+            let size = turn.bytes as usize + sorts.len() * AROUND;
+            // What a much shorter retention drives out beyond that is hidden by the header and removed afterwards.
+            if !left_over.is_empty() || sorts.len() > actions || size > bytes {
+                left_over.extend(sorts);
+                continue;
+            }
+            (actions, bytes) = (actions - sorts.len(), bytes - size);
+            for sort in sorts {
                 let delete =
                     Delete::builder().table_name(&self.table.name).set_key(Some(key_of(&self.partition, &sort)));
                 let delete = delete.build().map_err(|_| refused(ErrorKind::Other, Operation::Append))?;
@@ -246,25 +259,10 @@ impl Attempt<'_> {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Header, turn and marker, or none of them.
+    /// Header, marker and the turn's items, or none of them.
     async fn write(&self, plan: &Plan) -> Result<Written, StoreError> {
         let other = |_| refused(ErrorKind::Other, Operation::Append);
         let turn = &self.append.turn;
-        let record =
-            String::from_utf8(turn.to_record(self.key)).map_err(|_| refused(ErrorKind::Other, Operation::Append))?;
-        let item = [
-            (PARTITION, text(&self.partition)),
-            (SORT, text(turn_sort(plan.head))),
-            ("turn_id", text(turn.id().to_string())),
-            ("status", text(turn.status().as_str())),
-            ("at", number(micros(turn.at()))),
-            ("messages", number(turn.messages().len() as u64)),
-            ("bytes", number(turn.bytes() as u64)),
-            ("record", text(record)),
-        ];
-        // No condition: whoever may write the header has this place; what is there is left from another life.
-        let put = Put::builder().table_name(&self.table.name);
-        let put = put.set_item(Some(item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()));
         let marker = [
             (PARTITION, text(&self.partition)),
             (SORT, text(marker_sort(turn.id(), plan.head.epoch))),
@@ -279,13 +277,18 @@ impl Attempt<'_> {
             .expression_attribute_names("#sequence", "sequence")
             .expression_attribute_values(":trimmed", number(plan.trimmed))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let transaction = self
+        let mut transaction = self
             .table
             .client
             .transact_write_items()
             .transact_items(plan.header.clone())
-            .transact_items(TransactWriteItem::builder().put(marker.build().map_err(other)?).build())
-            .transact_items(TransactWriteItem::builder().put(put.build().map_err(other)?).build());
+            .transact_items(TransactWriteItem::builder().put(marker.build().map_err(other)?).build());
+        // No condition: whoever may write the header has this place; what is there is left from another life.
+        for item in parts::items(&self.partition, plan.head, turn, self.parts.clone()) {
+            let put = Put::builder().table_name(&self.table.name).set_item(Some(item));
+            transaction =
+                transaction.transact_items(TransactWriteItem::builder().put(put.build().map_err(other)?).build());
+        }
         let actions = plan.deletes.iter().fold(transaction, |all, delete| all.transact_items(delete.clone()));
         match actions.send().await {
             Ok(_) => Ok(Written::Stored),

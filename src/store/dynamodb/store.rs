@@ -13,16 +13,13 @@ use tokio::sync::Mutex;
 
 use super::calls::Table;
 use super::delete::{self, Purged};
-use super::error::refused;
+use super::parts::LargeTurns;
 use super::{NAME, append, list, load, table};
 use crate::key::{Scope, SessionKey};
 use crate::store::{
-    Append, Appended, Cursor, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Sharing,
-    Store, StoreError, StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Loaded, Operation, Page, Read, SessionPage, Sharing, Store,
+    StoreError, StoreInfo,
 };
-
-/// The most bytes of messages in one turn: an item holds 400 KB, names and the record's frame included.
-const MAX_TURN_BYTES: usize = 350 << 10;
 
 /// How a [`DynamoDbStore`] works.
 ///
@@ -41,6 +38,7 @@ pub struct DynamoDbOptions {
     index: String,
     patience: Duration,
     attempt_timeout: Duration,
+    large_turns: LargeTurns,
     endpoint: Option<String>,
 }
 
@@ -52,6 +50,7 @@ impl DynamoDbOptions {
             index: "by_subject".to_owned(),
             patience: Duration::from_secs(8),
             attempt_timeout: Duration::from_secs(3),
+            large_turns: LargeTurns::default(),
             endpoint: None,
         }
     }
@@ -75,6 +74,14 @@ impl DynamoDbOptions {
     #[must_use]
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
         self.attempt_timeout = limit;
+        self
+    }
+
+    /// What becomes of a turn that is larger than one item. Default: [`LargeTurns::Split`].
+    /// Instances that differ in this read each other's turns all the same.
+    #[must_use]
+    pub fn large_turns(mut self, policy: LargeTurns) -> Self {
+        self.large_turns = policy;
         self
     }
 
@@ -112,6 +119,7 @@ impl DynamoDbOptions {
             name: self.table,
             index: self.index,
             patience: self.patience,
+            large_turns: self.large_turns,
             turnstiles: (0..256).map(|_| Mutex::new(())).collect::<Arc<[_]>>(),
         })
     }
@@ -128,7 +136,7 @@ impl DynamoDbStore {
     /// serves: on-demand capacity. Any number of instances may do this at once.
     ///
     /// # Errors
-    /// [`Misconfigured`](ErrorKind::Misconfigured) without the rights.
+    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights.
     pub async fn create_table(&self) -> Result<(), StoreError> {
         table::create(&self.0).await
     }
@@ -145,7 +153,7 @@ impl DynamoDbStore {
 
 impl Store for DynamoDbStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(MAX_TURN_BYTES)
+        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(self.0.large_turns.max_turn_bytes())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
@@ -153,9 +161,6 @@ impl Store for DynamoDbStore {
     }
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-        if append.turn.bytes() > MAX_TURN_BYTES {
-            return Err(refused(ErrorKind::TooLarge, Operation::Append));
-        }
         append::append(&self.0, key, append).await
     }
 
