@@ -1,10 +1,11 @@
 """moto's DynamoDB on a port, until standard input ends; see server.rs.
 
-What is changed is only how long it takes: a stock moto copies the whole table for every action of a
-transaction, and looks for ten spellings of each attribute that it answers.
+What is changed is how long it takes: a stock moto copies the whole table for every action of a
+transaction, and looks for ten spellings of each attribute that it answers. And each request has the
+tables to itself, but none waits for a client that is slow to send its own.
 """
 
-import copy, os, sys, threading
+import copy, io, os, sys, threading
 from collections import defaultdict
 from flask import request
 from moto.core.serialize import ResponseSerializer
@@ -44,9 +45,22 @@ def as_it_is(self, serialized, value, shape, key):
         serialize_structure(self, serialized, value, shape, key)
 
 
+def alone(app):
+    turn = threading.Lock()
+
+    def call(environ, start_response):
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        with turn:
+            return [b"".join(app(environ, start_response))]
+
+    return call
+
+
+app = DomainDispatcherApplication(create_backend_app)
 BaseWSGIServer.request_queue_size = 4096
 DynamoDBBackend.update_item = update_a_copy
 Table.__deepcopy__ = copied
 ResponseSerializer._serialize_type_structure = as_it_is
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+run_simple("127.0.0.1", int(sys.argv[1]), alone(app), threaded=True)

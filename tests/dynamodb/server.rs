@@ -1,10 +1,17 @@
 //! A server of DynamoDB's protocol of this test run's own: moto.
 //!
 //! What it honours: conditions, transactions of up to 100 actions with the reasons and old items of
-//! what failed, pages of 1 MB, items of 400 KB, indexes. What it does not: it reads and writes from
-//! several threads without isolation, so it is run on one thread, where each request is alone; its
-//! indexes and reads are never stale; it never throttles; its time to live removes nothing; a
-//! `ClientRequestToken` means nothing to it.
+//! what failed, pages of 1 MB, items of 400 KB, indexes. What it does not, and what shows it instead:
+//!
+//! | | shown by |
+//! |---|---|
+//! | isolation: it reads and writes from several threads, so each request has it to itself | nothing; DynamoDB's word |
+//! | stale reads where they are allowed, indexes that lag | `relay.rs` asserts what is asked for, and `lagging.rs` lags |
+//! | throttling, conflicts of transactions, torn queries | `busy.rs`, `relay.rs` answer in its place |
+//! | a transaction's 4 MB | `relay.rs` weighs each |
+//! | time to live: it is described, and removes nothing | the tests remove what the table would |
+//! | a `ClientRequestToken` | nothing depends on it |
+//! | durability: it forgets everything when it ends | the chaos run pauses it instead of killing it |
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -23,13 +30,13 @@ pub(crate) static SHARED: LazyLock<Server> = LazyLock::new(Server::start);
 pub(crate) struct Server {
     port: u16,
     /// It ends when its standard input does: with this process, however that ends.
-    _process: Child,
+    process: Child,
 }
 
 const PROGRAM: &str = include_str!("server.py");
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let installed = Command::new(&python).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
         if !installed.is_ok_and(|status| status.success()) {
@@ -44,7 +51,17 @@ impl Server {
             assert!(Instant::now() < deadline, "moto did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { port, _process: process }
+        Self { port, process }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends a signal to the process by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
     pub(crate) fn url(&self) -> String {

@@ -7,6 +7,7 @@ mod chaos;
 #[path = "../common"]
 mod common {
     pub mod chance;
+    pub mod chaos;
     pub mod history;
     pub mod proxy;
 }

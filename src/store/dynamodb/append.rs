@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{
     CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
-use super::calls::{Backoff, Table, place};
+use super::calls::{Table, Tries, place};
 use super::error::{failed, is_busy, refused};
 use super::header::{Header, Totals, admit, end_of_life, ttl_seconds};
 use super::item::{
@@ -30,7 +30,7 @@ const AROUND: usize = 16 << 10;
 pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
     let parts = table.large_turns.cut(&append.turn, key)?;
     let attempt = Attempt { table, key, append, partition: partition(key), parts };
-    let mut pause = Backoff::new(table.patience);
+    let mut tries = Tries::new(table.patience);
     // Held from the first lost race on: the turns of this instance queue for a contended session
     // instead of losing to each other again and again.
     let mut turnstile = None;
@@ -41,36 +41,24 @@ pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> 
         _ => State::Read(table.header(&attempt.partition, Operation::Append).await?),
     };
     loop {
-        let plan = match attempt.plan(&state).await? {
-            Ok(plan) => plan,
-            Err(kind) => return attempt.refuse(kind, &state).await,
-        };
-        match attempt.write(&plan).await? {
-            Written::Stored => {
-                table.remove(&attempt.partition, plan.left_over, Operation::Append).await.ok();
-                return Ok(Appended::stored(plan.head));
+        match attempt.step(&mut state).await {
+            Ok(Step::Answer(answer)) => return Ok(answer),
+            Ok(Step::Refusal(kind)) => return Err(refused(kind, Operation::Append)),
+            // Somebody else's turn was stored, or will be: there is progress, if not here.
+            Ok(Step::Again) if turnstile.is_none() => {
+                turnstile = Some(table.turnstile(&attempt.partition).lock().await);
             }
-            Written::Found { header, marker } => {
-                let header = match header {
-                    Some(header) => Some(header),
-                    None => table.header(&attempt.partition, Operation::Append).await?,
-                };
-                if let (Some(header), Some(marker)) = (&header, marker)
-                    && let Some(answer) = attempt.duplicate(header, place(&marker, header)).await?
-                {
-                    return Ok(answer);
-                }
-                state = State::Read(header);
-            }
-            Written::Busy => {}
-        }
-        // Somebody else's turn was stored, or will be: there is progress, if not here.
-        if turnstile.is_none() {
-            turnstile = Some(table.turnstile(&attempt.partition).lock().await);
-        } else if !pause.wait().await {
-            return Err(refused(ErrorKind::Unavailable, Operation::Append));
+            Ok(Step::Again) => tries.again(refused(ErrorKind::Unavailable, Operation::Append)).await?,
+            Err(error) => tries.again(error).await?,
         }
     }
+}
+
+/// What one attempt came to.
+enum Step {
+    Answer(Appended),
+    Refusal(ErrorKind),
+    Again,
 }
 
 /// What an attempt is made on.
@@ -114,6 +102,34 @@ struct Attempt<'a> {
 type Planned = Result<Plan, ErrorKind>;
 
 impl Attempt<'_> {
+    /// Decides on what is there as far as it is known, and writes if that is the decision.
+    async fn step(&self, state: &mut State) -> Result<Step, StoreError> {
+        let plan = match self.plan(state).await? {
+            Ok(plan) => plan,
+            Err(kind) => return self.refuse(kind, state).await,
+        };
+        match self.write(&plan).await? {
+            Written::Stored => {
+                self.table.remove(&self.partition, plan.left_over, Operation::Append).await.ok();
+                return Ok(Step::Answer(Appended::stored(plan.head)));
+            }
+            Written::Found { header, marker } => {
+                let header = match header {
+                    Some(header) => Some(header),
+                    None => self.table.header(&self.partition, Operation::Append).await?,
+                };
+                if let (Some(header), Some(marker)) = (&header, marker)
+                    && let Some(answer) = self.duplicate(header, place(&marker, header)).await?
+                {
+                    return Ok(Step::Answer(answer));
+                }
+                *state = State::Read(header);
+            }
+            Written::Busy => {}
+        }
+        Ok(Step::Again)
+    }
+
     async fn plan(&self, state: &State) -> Result<Planned, StoreError> {
         let now = SystemTime::now();
         match state {
@@ -279,7 +295,7 @@ impl Attempt<'_> {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let mut transaction = self
             .table
-            .client
+            .writer
             .transact_write_items()
             .transact_items(plan.header.clone())
             .transact_items(TransactWriteItem::builder().put(marker.build().map_err(other)?).build());
@@ -319,17 +335,17 @@ impl Attempt<'_> {
     }
 
     /// The refusal, unless the turn is stored: that comes before everything.
-    async fn refuse(&self, kind: ErrorKind, state: &State) -> Result<Appended, StoreError> {
+    async fn refuse(&self, kind: ErrorKind, state: &State) -> Result<Step, StoreError> {
         let now = micros(SystemTime::now());
         if let State::Read(Some(header)) = state
             && !header.expired(now)
         {
             let place = self.table.place(&self.partition, header, self.append.turn.id(), Operation::Append).await?;
             if let Some(answer) = self.duplicate(header, place).await? {
-                return Ok(answer);
+                return Ok(Step::Answer(answer));
             }
         }
-        Err(refused(kind, Operation::Append))
+        Ok(Step::Refusal(kind))
     }
 
     /// The answer for a turn that is stored at this place, whose session lives on from now.

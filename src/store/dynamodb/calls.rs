@@ -23,6 +23,8 @@ use crate::turn::{Head, Turn, TurnId};
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) client: Client,
+    /// Sends once: the client's own retries hide that an earlier attempt may have been applied.
+    pub(super) writer: Client,
     pub(super) name: String,
     pub(super) index: String,
     /// How long a call goes on trying while the table is too busy.
@@ -178,5 +180,29 @@ impl Backoff {
         }
         tokio::time::sleep(pause).await;
         true
+    }
+}
+
+/// Repeats a write as the identical attempt, and remembers whether one got no answer.
+pub(super) struct Tries {
+    pause: Backoff,
+    lost: bool,
+}
+
+impl Tries {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { pause: Backoff::new(patience), lost: false }
+    }
+
+    /// Pauses before the next attempt; the failure to tell where there is to be none.
+    pub(super) async fn again(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.lost |= error.kind().is_ambiguous();
+        if error.kind().is_temporary() && self.pause.wait().await {
+            return Ok(());
+        }
+        if self.lost && !error.kind().is_ambiguous() {
+            return Err(refused(ErrorKind::Ambiguous, error.operation()).with_source(error));
+        }
+        Err(error)
     }
 }

@@ -107,15 +107,15 @@ impl DynamoDbOptions {
             .operation_attempt_timeout(self.attempt_timeout)
             .operation_timeout(self.patience.max(self.attempt_timeout))
             .build();
-        let mut builder = aws_sdk_dynamodb::config::Builder::from(config)
-            .timeout_config(timeouts)
-            // Throttled and failed requests are repeated with growing, random pauses.
-            .retry_config(RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1)));
+        let mut builder = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts);
         if let Some(endpoint) = self.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
+        // Throttled and failed requests are repeated with growing, random pauses.
+        let retries = RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1));
         DynamoDbStore(Table {
-            client: Client::from_conf(builder.build()),
+            client: Client::from_conf(builder.clone().retry_config(retries).build()),
+            writer: Client::from_conf(builder.retry_config(RetryConfig::disabled()).build()),
             name: self.table,
             index: self.index,
             patience: self.patience,
