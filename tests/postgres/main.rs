@@ -9,6 +9,7 @@ mod common {
     pub mod chance;
     pub mod chaos;
     pub mod history;
+    pub mod polls;
     pub mod proxy;
 }
 mod conformance;

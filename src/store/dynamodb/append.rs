@@ -24,8 +24,9 @@ use crate::turn::Head;
 const ACTIONS: usize = 100;
 const BYTES: usize = 4 << 20;
 
-/// The most bytes of a header or a marker, and of a turn's item beside its record.
-const AROUND: usize = 16 << 10;
+/// More than the bytes of a header, and of any other item beside its record: a key of 2 KB at most.
+const OF_HEADER: usize = 32 << 10;
+const AROUND: usize = 3 << 10;
 
 pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
     let parts = table.large_turns.cut(&append.turn, key)?;
@@ -188,7 +189,7 @@ impl Attempt<'_> {
         let mut trimmed = seen.trimmed;
         let (mut deletes, mut left_over) = (Vec::new(), Vec::new());
         let mut actions = ACTIONS - 2 - self.parts.len();
-        let mut bytes = BYTES - self.parts.iter().map(|part| part.len() + AROUND).sum::<usize>() - 2 * AROUND;
+        let mut bytes = BYTES - self.parts.iter().map(|part| part.len() + AROUND).sum::<usize>() - OF_HEADER - AROUND;
         for turn in &old {
             trimmed.turns += 1;
             trimmed.messages += turn.messages;
