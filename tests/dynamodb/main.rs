@@ -8,11 +8,13 @@ mod chaos;
 mod common {
     pub mod chance;
     pub mod chaos;
+    pub mod example;
     pub mod history;
     pub mod polls;
     pub mod proxy;
 }
 mod conformance;
+mod example;
 mod lambda;
 mod parts;
 mod relay;

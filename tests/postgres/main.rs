@@ -8,12 +8,14 @@ mod chaos;
 mod common {
     pub mod chance;
     pub mod chaos;
+    pub mod example;
     pub mod history;
     pub mod polls;
     pub mod proxy;
 }
 mod conformance;
 mod encrypted;
+mod example;
 mod faults;
 mod kit;
 mod pooler;
