@@ -17,6 +17,8 @@ mod conformance;
 mod encrypted;
 mod example;
 mod faults;
+mod full;
+mod isolation;
 mod kit;
 mod pooler;
 mod schema;
