@@ -122,7 +122,8 @@ async fn a_retention_that_shrinks_removes_more_than_one_transaction_holds() {
 #[tokio::test]
 async fn the_end_of_life_is_an_attribute_that_is_rounded_up() {
     let (store, key) = (SHARED.store().await, key());
-    let append = Append::unconditional(turn("a")).ttl(Some(Duration::from_millis(1_500)));
+    // Of several items, which live as long as their session, whose end every append moves.
+    let append = Append::unconditional(of_bytes(500_000)).ttl(Some(Duration::from_millis(1_500)));
     store.append(&key, &append).await.unwrap();
     let (client, table) = raw(&store);
     let scanned = client.scan().table_name(&table).send().await.unwrap();
@@ -138,6 +139,13 @@ async fn the_end_of_life_is_an_attribute_that_is_rounded_up() {
     store.append(&key, &Append::unconditional(turn("b"))).await.unwrap();
     let scanned = client.scan().table_name(&table).send().await.unwrap();
     assert!(scanned.items().iter().all(|item| !item.contains_key("expires")));
+    // What a delete leaves behind ends by itself.
+    store.delete(&key).await.unwrap();
+    let scanned = client.scan().table_name(&table).send().await.unwrap();
+    assert_eq!(scanned.items().len(), 1);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let left = number(&scanned.items()[0]["expires"]) - now;
+    assert!((23 * 3600..25 * 3600).contains(&left), "{left} s");
 }
 
 #[tokio::test]
