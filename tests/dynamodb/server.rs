@@ -6,9 +6,9 @@
 //! | | shown by |
 //! |---|---|
 //! | isolation: it reads and writes from several threads, so each request has it to itself | nothing; DynamoDB's word |
-//! | stale reads where they are allowed, indexes that lag | `relay.rs` asserts what is asked for, and `lagging.rs` lags |
-//! | throttling, conflicts of transactions, torn queries | `busy.rs`, `relay.rs` answer in its place |
-//! | a transaction's 4 MB | `relay.rs` weighs each |
+//! | stale reads where they are allowed, indexes that lag | `wire.rs` asserts what is asked for, and answers for an index that lags |
+//! | throttling, conflicts of transactions, torn queries | `busy.rs` and `parts.rs` answer in its place |
+//! | a transaction's 4 MB | `wire.rs` weighs each |
 //! | time to live: it is described, and removes nothing | the tests remove what the table would |
 //! | a `ClientRequestToken` | nothing depends on it |
 //! | durability: it forgets everything when it ends | the chaos run pauses it instead of killing it |

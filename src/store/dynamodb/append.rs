@@ -15,7 +15,7 @@ use super::item::{
     HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text,
 };
 use super::parts;
-use super::trim::excess;
+use super::trim::{Old, excess, remove};
 use crate::key::SessionKey;
 use crate::store::{Append, Appended, ErrorKind, Operation, StoreError, next_epoch};
 use crate::turn::Head;
@@ -78,7 +78,7 @@ struct Plan {
     /// Turns up to this one do not count, and neither do markers of them.
     trimmed: u64,
     deletes: Vec<TransactWriteItem>,
-    left_over: Vec<String>,
+    left_over: Vec<Old>,
 }
 
 enum Written {
@@ -111,7 +111,8 @@ impl Attempt<'_> {
         };
         match self.write(&plan).await? {
             Written::Stored => {
-                self.table.remove(&self.partition, plan.left_over, Operation::Append).await.ok();
+                // Hidden already: a failure costs room until the purge.
+                remove(self.table, &self.partition, &plan.left_over).await.ok();
                 return Ok(Step::Answer(Appended::stored(plan.head)));
             }
             Written::Found { header, marker } => {
@@ -190,7 +191,8 @@ impl Attempt<'_> {
         let (mut deletes, mut left_over) = (Vec::new(), Vec::new());
         let mut actions = ACTIONS - 2 - self.parts.len();
         let mut bytes = BYTES - self.parts.iter().map(|part| part.len() + AROUND).sum::<usize>() - OF_HEADER - AROUND;
-        for turn in &old {
+        let any = !old.is_empty();
+        for turn in old {
             trimmed.turns += 1;
             trimmed.messages += turn.messages;
             trimmed.bytes += turn.bytes;
@@ -198,7 +200,7 @@ impl Attempt<'_> {
             let size = turn.bytes as usize + sorts.len() * AROUND;
             // What a much shorter retention drives out beyond that is hidden by the header and removed afterwards.
             if !left_over.is_empty() || sorts.len() > actions || size > bytes {
-                left_over.extend(sorts);
+                left_over.push(turn);
                 continue;
             }
             (actions, bytes) = (actions - sorts.len(), bytes - size);
@@ -209,7 +211,7 @@ impl Attempt<'_> {
                 deletes.push(TransactWriteItem::builder().delete(delete).build());
             }
         }
-        let header = self.update(now, seen.head, (!old.is_empty()).then_some(trimmed))?;
+        let header = self.update(now, seen.head, any.then_some(trimmed))?;
         // A marker that is about to be overwritten cannot be deleted by the same transaction.
         let own = marker_sort(self.append.turn.id(), head.epoch);
         let own = key_of(&self.partition, &own);

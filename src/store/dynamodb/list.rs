@@ -40,7 +40,7 @@ pub(super) async fn list(table: &Table, scope: &Scope, page: &Page) -> Result<Se
             None => items.into_iter().filter_map(|item| Some((get_text(&item, PARTITION)?.to_owned(), item))).collect(),
         };
         for place in places {
-            if let Some(entry) = now.get(&partition(&place.key)).map(|item| entry(item)).transpose()?.flatten() {
+            if let Some(entry) = now.get(&partition(&place.key)).map(entry).transpose()?.flatten() {
                 entries.push((place, entry));
             }
         }

@@ -1,9 +1,13 @@
 //! Which turns a retention drives out.
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+
 use super::calls::Table;
 use super::error::{failed, refused};
 use super::header::Header;
-use super::item::{Item, PARTITION, SORT, get_number, get_text, marker_sort, part_of_sort, part_sort, text, turn_sort};
+use super::item::{
+    Item, PARTITION, SORT, get_number, get_text, key_of, marker_sort, number, part_of_sort, part_sort, text, turn_sort,
+};
 use super::parts;
 use crate::store::{Append, ErrorKind, Operation, StoreError};
 use crate::turn::{Head, TurnId};
@@ -47,6 +51,25 @@ pub(super) async fn excess(
     Ok(old)
 }
 
+/// Removes turns that are trimmed. A marker goes only if it is still the trimmed turn's: its id is free, and may
+/// have been stored again.
+pub(super) async fn remove(table: &Table, partition: &str, trimmed: &[Old]) -> Result<(), StoreError> {
+    let items = trimmed.iter().flat_map(|turn| turn.items()).collect();
+    table.remove(partition, items, Operation::Append).await?;
+    for turn in trimmed {
+        let delete = table.client.delete_item().table_name(&table.name);
+        let delete = delete.set_key(Some(key_of(partition, &turn.marker())));
+        let delete = delete.condition_expression("#sequence = :sequence");
+        let delete = delete.expression_attribute_names("#sequence", "sequence");
+        match delete.expression_attribute_values(":sequence", number(turn.at.sequence)).send().await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => {}
+            Err(error) => return Err(failed(error, Operation::Append)),
+        }
+    }
+    Ok(())
+}
+
 /// A page of kept turns, oldest first, without their records.
 async fn oldest(
     table: &Table,
@@ -81,8 +104,15 @@ pub(super) struct Old {
 impl Old {
     /// Everything that is stored of it.
     pub(super) fn sorts(&self) -> impl Iterator<Item = String> {
-        let marker = marker_sort(self.id, self.at.epoch);
-        (0..self.parts).map(|part| part_sort(self.at, part)).chain([marker])
+        self.items().chain([self.marker()])
+    }
+
+    fn items(&self) -> impl Iterator<Item = String> {
+        (0..self.parts).map(|part| part_sort(self.at, part))
+    }
+
+    fn marker(&self) -> String {
+        marker_sort(self.id, self.at.epoch)
     }
 
     fn read(item: &Item) -> Option<Self> {
