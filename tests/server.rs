@@ -2,141 +2,25 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+#[allow(dead_code, unreachable_pub, reason = "this test binary uses its own part")]
+#[path = "common/example.rs"]
+mod example;
 
-/// The example's binary, built by the cargo that runs this test.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let built = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "server"])
-            // As this test was built, or cargo would build everything once more.
-            .args(cfg!(feature = "redis").then_some("--all-features"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
-        assert!(built.success(), "the example builds");
-        let deps = std::env::current_exe().expect("this test has a path");
-        let target = deps.ancestors().nth(3).expect("target/PROFILE/deps/test");
-        target.join("debug/examples/server")
-    })
-}
-
-async fn patient<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
-}
-
-/// A server process, killed when dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    log: tokio::sync::mpsc::UnboundedReceiver<String>,
-    client: Client<HttpConnector, Full<Bytes>>,
-}
-
-impl Server {
-    async fn start(store: &str, more: &[&str]) -> Self {
-        let mut child = Command::new(binary())
-            .args(["--listen", "127.0.0.1:0", "--store", store])
-            .args(more)
-            .env("OPENAI_API_KEY", "canary-key")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let (sender, mut log) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let _ = sender.send(line);
-            }
-        });
-        let address = patient("the start", async {
-            loop {
-                let line = log.recv().await.expect("the server says where it listens");
-                if let Some((_, rest)) = line.split_once("address=") {
-                    let address = rest.split_whitespace().next().expect("an address");
-                    return address.parse().expect("an address");
-                }
-            }
-        })
-        .await;
-        Self { child, address, log, client: Client::builder(TokioExecutor::new()).build_http() }
-    }
-
-    /// `None` when the server is not there or breaks off.
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> Option<(StatusCode, Bytes)> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address))
-            .header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let response = self.client.request(request.body(Full::new(body)).expect("a request")).await.ok()?;
-        let status = response.status();
-        Some((status, response.into_body().collect().await.ok()?.to_bytes()))
-    }
-
-    /// One turn of Ada's conversation `c`.
-    async fn chat(&self, message: &str) -> Option<Value> {
-        let (status, body) = self.send(Method::POST, "/chat", &ADA, &json!({"message": message})).await?;
-        (status == StatusCode::OK).then(|| serde_json::from_slice(&body).expect("JSON"))
-    }
-
-    async fn reply(&self, message: &str) -> String {
-        let reply = patient("a reply", self.chat(message)).await.expect("a whole reply");
-        reply["reply"].as_str().expect("text").to_owned()
-    }
-
-    async fn history(&self, query: &str) -> Vec<Value> {
-        let path = format!("/history{query}");
-        let history = self.send(Method::GET, &path, &ADA, &Value::Null);
-        let (status, body) = patient("the history", history).await.expect("a whole history");
-        assert_eq!(status, StatusCode::OK);
-        let history: Value = serde_json::from_slice(&body).expect("JSON");
-        history["turns"].as_array().expect("a list").clone()
-    }
-}
-
-const ADA: [(&str, &str); 2] = [("x-user-id", "ada"), ("x-conversation-id", "c")];
+use example::{ADA, Server, binary, patient, questions};
 
 fn sqlite(directory: &tempfile::TempDir) -> String {
     format!("sqlite:{}", directory.path().join("chat.db").display())
-}
-
-/// What each turn's user said; asserts that every turn is whole.
-fn questions(turns: &[Value]) -> Vec<String> {
-    let whole = |turn: &Value| {
-        assert_eq!(turn["status"], "complete", "{turn}");
-        let messages = turn["messages"].as_array().expect("a list");
-        assert_eq!((messages.len(), &messages[1]["role"]), (2, &json!("assistant")), "{turn}");
-        messages[0]["content"].as_str().expect("text").to_owned()
-    };
-    turns.iter().map(whole).collect()
 }
 
 #[tokio::test]

@@ -1,24 +1,39 @@
 //! Many clients of some pods on a few shared sessions, who write down what they saw.
+//!
+//! `TSM_CHAOS_TURNS` makes a run longer, `TSM_CHAOS_SEED`, printed by each run, draws the same faults again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tower_session_memory::store::{Append, ErrorKind, Loaded, Read, Store};
+use tower_session_memory::store::{Append, ErrorKind, Loaded, Read, Resilient, ResilientOptions, Store};
 use tower_session_memory::{ConversationId, Message, SessionKey, Subject, Turn, TurnId, TurnStatus, Window};
 
 use super::chance::Chance;
 use super::history::{Event, Mark, Violation, What, check};
 
-/// Sessions that all share.
-pub const SESSIONS: usize = 8;
+/// What the clients of all pods do.
+#[derive(Clone, Copy)]
+pub struct Habits {
+    /// Sessions that all share.
+    pub sessions: usize,
+    /// Turns that each client sends.
+    pub turns: usize,
+    /// How long some think between reading and writing, at most.
+    pub thought: Duration,
+    /// How much text the next turn's messages have.
+    pub text: fn(&mut Chance) -> u64,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self { sessions: 8, turns: 25, thought: Duration::ZERO, text: |chance| chance.below(400) }
+    }
+}
 
 pub struct Crowd {
     seed: u64,
-    /// Turns that each client sends.
-    turns: usize,
-    /// How long some think between reading and writing, at most.
-    thought: Duration,
+    pub habits: Habits,
     sent: AtomicUsize,
     acknowledged: AtomicUsize,
     began: Instant,
@@ -28,11 +43,12 @@ pub struct Crowd {
 
 impl Crowd {
     /// A crowd that draws the same sessions and texts for the same seed.
-    pub fn new(seed: u64, turns: usize, thought: Duration) -> Arc<Self> {
+    pub fn new(seed: u64, mut habits: Habits) -> Arc<Self> {
+        let turns = std::env::var("TSM_CHAOS_TURNS").ok().and_then(|text| text.parse().ok());
+        habits.turns = turns.unwrap_or(habits.turns);
         Arc::new(Self {
             seed,
-            turns,
-            thought,
+            habits,
             sent: AtomicUsize::new(0),
             acknowledged: AtomicUsize::new(0),
             began: Instant::now(),
@@ -92,9 +108,31 @@ impl Crowd {
         }
     }
 
+    /// The same, while `act` is done to the servers again and again.
+    pub async fn run_through<S: Store>(
+        self: &Arc<Self>,
+        pods: &[Arc<S>],
+        clients: usize,
+        pause: Duration,
+        mut act: impl FnMut() + Send,
+    ) {
+        let done = AtomicBool::new(false);
+        let nemesis = async {
+            while !done.load(Ordering::Relaxed) {
+                tokio::time::sleep(pause).await;
+                tokio::task::block_in_place(&mut act);
+            }
+        };
+        let working = async {
+            self.run(pods, clients).await;
+            done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(nemesis, working);
+    }
+
     async fn reader<S: Store>(self: Arc<Self>, pod: Arc<S>, mut chance: Chance) {
         loop {
-            self.read(&*pod, chance.below(SESSIONS as u64) as usize).await;
+            self.read(&*pod, chance.below(self.habits.sessions as u64) as usize).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -115,23 +153,24 @@ impl Crowd {
 
     /// Reads, thinks, appends, and on to the next session.
     async fn client<S: Store>(self: Arc<Self>, pod: Arc<S>, mut chance: Chance) {
-        let longest = Duration::from_secs(60 + 2 * self.turns as u64);
+        let longest = Duration::from_secs(60 + 2 * self.habits.turns as u64);
         let mut number = 0;
-        while number < self.turns && self.began.elapsed() < longest {
-            let index = chance.below(SESSIONS as u64) as usize;
+        while number < self.habits.turns && self.began.elapsed() < longest {
+            let index = chance.below(self.habits.sessions as u64) as usize;
             let Some((read, loaded)) = self.read(&*pod, index).await else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
-            if !self.thought.is_zero() && chance.one_in_thousand(50) {
-                tokio::time::sleep(self.thought.mul_f64(chance.below(1000) as f64 / 1000.0)).await;
+            if !self.habits.thought.is_zero() && chance.one_in_thousand(50) {
+                tokio::time::sleep(self.habits.thought.mul_f64(chance.below(1000) as f64 / 1000.0)).await;
             }
             number += 1;
-            let text = format!("turn {number} {}", "x".repeat(chance.below(400) as usize));
+            let text = format!("turn {number} {}", "x".repeat((self.habits.text)(&mut chance) as usize));
             let messages = vec![Message::user(&text), Message::assistant(text)];
             let turn = Turn::new(TurnId::random(), TurnStatus::Complete, messages);
             let mark = Mark::from(&turn);
-            let append = Append::new(turn, loaded.head).searched().ttl(Some(Duration::from_secs(3600)));
+            let newest = loaded.turns.last().map(Turn::id);
+            let append = Append::new(turn, loaded.head).newest(newest).searched().ttl(Some(Duration::from_secs(3600)));
             let began = self.now();
             self.sent.fetch_add(1, Ordering::Relaxed);
             let what = match pod.append(&self.key(index), &append).await {
@@ -156,7 +195,7 @@ impl Crowd {
     /// Reads every session on a quiet network and judges; prints what happened.
     pub async fn judge(&self, store: &impl Store) -> Vec<Violation> {
         let mut stored = Vec::new();
-        for index in 0..SESSIONS {
+        for index in 0..self.habits.sessions {
             let loaded = store.load(&self.key(index), &Read::new(Window::ALL)).await.expect("the network is quiet");
             assert_eq!(loaded.head.sequence as usize, loaded.turns.len());
             stored.push(marks(&loaded));
@@ -183,6 +222,13 @@ impl Crowd {
         let (acknowledged, sent) = (self.acknowledged(), self.sent.load(Ordering::Relaxed));
         assert!(acknowledged * 2 > sent, "only {acknowledged} of {sent} turns got through: this shows little");
     }
+}
+
+/// Longer than any outage in these tests: an accepted turn is tried until it has an answer.
+pub fn resilient<S: Store>(store: S) -> Arc<Resilient<S>> {
+    let mut options = ResilientOptions::default();
+    options.append_patience = Duration::from_secs(40);
+    Arc::new(Resilient::with_options(store, options))
 }
 
 fn reads_lost(event: &Event, stored: &[Vec<Mark>]) -> bool {

@@ -1,67 +1,25 @@
-//! What moto never says, said by a server of three lines: throttling, conflicts, a torn transaction.
+//! What moto never says: throttling, conflicts of transactions, and answers that get lost before them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tower_session_memory::store::{Append, DynamoDbStore, ErrorKind, Store};
-use tower_session_memory::{ConversationId, Head, Message, SessionKey, Turn, TurnId, TurnStatus};
+use tower_session_memory::{Head, SessionKey};
 
-use crate::server::{SHARED, config};
+use crate::relay::{CONFLICT, Reply, Seen, THROTTLED, behind};
+use crate::server::config;
+use crate::table::{key, kind, turn, turns};
 
-/// Answers the first requests itself, with this status and body, and passes the later ones to moto.
-async fn store_behind(refusals: usize, body: &'static str, patience: Duration) -> (DynamoDbStore, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (seen, target) = (Arc::new(AtomicUsize::new(0)), SHARED.url().replace("http://", ""));
-    let counter = seen.clone();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (seen, target) = (counter.clone(), target.clone());
-            tokio::spawn(async move {
-                let request = read_request(&mut client).await;
-                if seen.fetch_add(1, Ordering::SeqCst) < refusals {
-                    let head =
-                        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0";
-                    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                    client.write_all(answer.as_bytes()).await.ok();
-                    return;
-                }
-                let mut server = TcpStream::connect(target).await.unwrap();
-                server.write_all(&request).await.unwrap();
-                tokio::io::copy(&mut server, &mut client).await.ok();
-            });
-        }
-    });
-    let options = SHARED.options();
-    options.clone().with_config(&config()).create_table().await.unwrap();
-    (options.endpoint(url).patience(patience).attempt_timeout(patience).with_config(&config()), seen)
+/// Refuses the first requests like this, and passes the later ones.
+async fn store_behind(refusals: usize, body: &'static str, patience: Duration) -> (DynamoDbStore, Seen) {
+    let reply = move |before, _: &_| if before < refusals { Reply::Refuse(body) } else { Reply::Pass };
+    let (options, _, seen) = behind(reply).await;
+    (options.patience(patience).attempt_timeout(patience).with_config(&config()), seen)
 }
-
-async fn read_request(client: &mut TcpStream) -> Vec<u8> {
-    let (mut request, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-    loop {
-        let read = client.read(&mut buffer).await.unwrap();
-        request.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&request).to_lowercase();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-            if read == 0 || body.len() >= length.and_then(|length| length.trim().parse().ok()).unwrap_or(0) {
-                return request;
-            }
-        }
-    }
-}
-
-const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
-const CONFLICT: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","Message":"cancelled",
-    "CancellationReasons":[{"Code":"TransactionConflict","Message":"another transaction"},{"Code":"None"},{"Code":"None"}]}"#;
 
 fn append() -> (SessionKey, Append) {
-    let turn = Turn::new(TurnId::random(), TurnStatus::Complete, vec![Message::user("hello")]);
-    (SessionKey::new(ConversationId::random()), Append::new(turn, Head::ABSENT))
+    (key(), Append::new(turn("hello"), Head::ABSENT))
 }
 
 #[tokio::test]
@@ -71,7 +29,7 @@ async fn throttled_and_conflicting_appends_are_repeated_and_stored_once() {
         let (key, append) = append();
         let answer = store.append(&key, &append).await.unwrap();
         assert_eq!((answer.sequence, answer.duplicate_of), (1, None), "{body}");
-        assert_eq!(seen.load(Ordering::SeqCst), 4);
+        assert_eq!(seen.take().len(), 4);
     }
 }
 
@@ -83,10 +41,45 @@ async fn a_table_that_stays_busy_is_unavailable_within_the_patience() {
         let asked = Instant::now();
         let error = store.append(&key, &append).await.unwrap_err();
         assert!(error.kind().is_temporary(), "{error}");
-        if body == CONFLICT {
-            assert_eq!(error.kind(), ErrorKind::Unavailable, "nothing was written");
-        }
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "nothing was written");
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-        assert!(seen.load(Ordering::SeqCst) > 1);
+        assert!(seen.take().len() > 1);
     }
+}
+
+#[tokio::test]
+async fn a_lost_answer_before_a_refusal_leaves_the_outcome_open() {
+    // The first attempt to write is applied, and all that comes after it is refused.
+    let reply = |_, asked: &crate::relay::Asked| match asked.operation.as_str() {
+        "TransactWriteItems" => Reply::Lose,
+        _ => Reply::Pass,
+    };
+    let (options, quiet, seen) =
+        behind(move |before, asked| if before == 0 { reply(before, asked) } else { Reply::Refuse(THROTTLED) }).await;
+    let store = options.patience(Duration::from_secs(1)).with_config(&config());
+    let (key, append) = append();
+    assert_eq!(kind(store.append(&key, &append).await), ErrorKind::Ambiguous, "it is stored");
+    assert_eq!(turns(&quiet, &key).await.len(), 1);
+    assert!(seen.take().len() > 1, "it was tried again");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_and_nothing_is_done_twice() {
+    // The first write of each kind.
+    let lost: Mutex<HashSet<String>> = Mutex::default();
+    let (options, quiet, seen) = behind(move |_, asked| {
+        let writes = ["TransactWriteItems", "PutItem"].contains(&asked.operation.as_str());
+        let first = writes && lost.lock().unwrap().insert(asked.operation.clone());
+        if first { Reply::Lose } else { Reply::Pass }
+    })
+    .await;
+    let store = options.with_config(&config());
+    let (key, append) = append();
+    let answer = store.append(&key, &append).await.unwrap();
+    assert_eq!((answer.sequence, turns(&quiet, &key).await.len()), (1, 1));
+    assert!(seen.take().len() > 2, "it was sent again, and found");
+    assert_eq!(store.delete(&key).await.unwrap().turns, 1, "what the first attempt deleted");
+    assert!(turns(&quiet, &key).await.is_empty());
+    let puts = seen.take().iter().filter(|asked| asked.operation == "PutItem").count();
+    assert_eq!(puts, 1, "the fence that it found is its own");
 }

@@ -1,10 +1,17 @@
 //! A server of DynamoDB's protocol of this test run's own: moto.
 //!
 //! What it honours: conditions, transactions of up to 100 actions with the reasons and old items of
-//! what failed, pages of 1 MB, items of 400 KB, indexes. What it does not: it reads and writes from
-//! several threads without isolation, so it is run on one thread, where each request is alone; its
-//! indexes and reads are never stale; it never throttles; its time to live removes nothing; a
-//! `ClientRequestToken` means nothing to it.
+//! what failed, pages of 1 MB, items of 400 KB, indexes. What it does not, and what shows it instead:
+//!
+//! | | shown by |
+//! |---|---|
+//! | isolation: it reads and writes from several threads, so each request has it to itself | nothing; DynamoDB's word |
+//! | stale reads where they are allowed, indexes that lag | `wire.rs` asserts what is asked for, and answers for an index that lags |
+//! | throttling, conflicts of transactions, torn queries | `busy.rs` and `parts.rs` answer in its place |
+//! | a transaction's 4 MB | `wire.rs` weighs each |
+//! | time to live: it is described, and removes nothing | the tests remove what the table would |
+//! | a `ClientRequestToken` | nothing depends on it |
+//! | durability: it forgets everything when it ends | the chaos run pauses it instead of killing it |
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -23,39 +30,13 @@ pub(crate) static SHARED: LazyLock<Server> = LazyLock::new(Server::start);
 pub(crate) struct Server {
     port: u16,
     /// It ends when its standard input does: with this process, however that ends.
-    _process: Child,
+    process: Child,
 }
 
-const PROGRAM: &str = r#"
-import os, pickle, sys, threading
-from werkzeug.serving import BaseWSGIServer, run_simple
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from flask import request
-from moto.dynamodb.models.dynamo_type import LimitedSizeDict
-from moto.dynamodb.models.table import Table
-
-# For each of its actions a transaction first copies the whole table. This is the same deep copy, made
-# once per transaction, and without measuring each item again.
-def rebuilt(attributes):
-    copy = LimitedSizeDict.__new__(LimitedSizeDict)
-    dict.update(copy, attributes)
-    return copy
-
-def copied(table, memo):
-    copies = request.environ.setdefault("copies", {})
-    if table.name not in copies:
-        copies[table.name] = pickle.loads(pickle.dumps(table, -1))
-    return copies[table.name]
-
-BaseWSGIServer.request_queue_size = 4096
-LimitedSizeDict.__reduce_ex__ = lambda self, protocol: (rebuilt, (dict(self),))
-Table.__deepcopy__ = copied
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
-"#;
+const PROGRAM: &str = include_str!("server.py");
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let installed = Command::new(&python).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
         if !installed.is_ok_and(|status| status.success()) {
@@ -70,7 +51,17 @@ impl Server {
             assert!(Instant::now() < deadline, "moto did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { port, _process: process }
+        Self { port, process }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends a signal to the process by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
     pub(crate) fn url(&self) -> String {

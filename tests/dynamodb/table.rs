@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::sync::Barrier;
+use tower_session_memory::store::dynamodb::LargeTurns;
 use tower_session_memory::store::{Append, DynamoDbStore, ErrorKind, Read, Store, StoreError};
 use tower_session_memory::{
     ConversationId, Head, Message, Retention, SessionKey, Subject, Turn, TurnId, TurnStatus, Window,
@@ -13,47 +14,56 @@ use tower_session_memory::{
 
 use crate::server::{SHARED, config};
 
-fn key() -> SessionKey {
+pub(crate) fn key() -> SessionKey {
     SessionKey::new(ConversationId::random()).with_subject(Subject::new("ada").unwrap())
 }
 
-fn turn(text: &str) -> Turn {
+pub(crate) fn turn(text: &str) -> Turn {
     Turn::new(TurnId::random(), TurnStatus::Complete, vec![Message::user(text)])
 }
 
-fn of_bytes(bytes: usize) -> Turn {
+pub(crate) fn of_bytes(bytes: usize) -> Turn {
     turn(&"x".repeat(bytes - Message::user("").len()))
 }
 
-async fn turns(store: &DynamoDbStore, key: &SessionKey) -> Vec<Turn> {
+pub(crate) async fn turns(store: &DynamoDbStore, key: &SessionKey) -> Vec<Turn> {
     store.load(key, &Read::new(Window::ALL)).await.unwrap().turns
 }
 
-fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> ErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> ErrorKind {
     answer.unwrap_err().kind()
 }
 
 /// A client of the test's own and the table's name, to look at the items.
-fn raw(store: &DynamoDbStore) -> (Client, String) {
+pub(crate) fn raw(store: &DynamoDbStore) -> (Client, String) {
     let shown = format!("{store:?}");
     let table = shown.split('"').nth(1).unwrap().to_owned();
     let config = aws_sdk_dynamodb::config::Builder::from(&config()).endpoint_url(SHARED.url()).build();
     (Client::from_conf(config), table)
 }
 
-async fn items(store: &DynamoDbStore) -> Vec<String> {
+pub(crate) async fn items(store: &DynamoDbStore) -> Vec<String> {
     let (client, table) = raw(store);
-    let scanned = client.scan().table_name(table).send().await.unwrap();
-    let sort = |item: &std::collections::HashMap<String, AttributeValue>| item["item"].as_s().unwrap().clone();
-    let mut sorts: Vec<String> = scanned.items().iter().map(sort).collect();
-    sorts.sort();
-    sorts
+    let (mut sorts, mut from) = (Vec::new(), None);
+    loop {
+        let scan = client.scan().table_name(&table).set_exclusive_start_key(from);
+        let page = scan.send().await.unwrap();
+        sorts.extend(page.items().iter().map(|item| item["item"].as_s().unwrap().clone()));
+        from = page.last_evaluated_key;
+        if from.is_none() {
+            sorts.sort();
+            return sorts;
+        }
+    }
 }
 
 #[tokio::test]
 async fn the_largest_turn_fits_an_item_and_a_larger_one_is_refused_before_the_network() {
-    let store = SHARED.store().await;
+    let options = SHARED.options().large_turns(LargeTurns::Refuse);
+    let store = options.with_config(&config());
+    store.create_table().await.unwrap();
     let largest = store.info().max_turn_bytes.unwrap();
+    assert_eq!(largest, 350 << 10);
     let (key, whole) = (key(), of_bytes(largest));
     store.append(&key, &Append::unconditional(whole.clone())).await.unwrap();
     // As many messages as a turn may have, each with its comma.
@@ -65,9 +75,16 @@ async fn the_largest_turn_fits_an_item_and_a_larger_one_is_refused_before_the_ne
     store.append(&key, &Append::unconditional(many.clone())).await.unwrap();
     assert_eq!(turns(&store, &key).await, [whole, many]);
 
-    let nowhere = SHARED.options().endpoint("http://127.0.0.1:1").with_config(&config());
-    let refused = nowhere.append(&key, &Append::unconditional(of_bytes(largest + 1))).await;
-    assert_eq!(kind(refused), ErrorKind::TooLarge);
+    for policy in [LargeTurns::Refuse, LargeTurns::Split] {
+        let nowhere = SHARED.options().endpoint("http://127.0.0.1:1").large_turns(policy).with_config(&config());
+        let largest = nowhere.info().max_turn_bytes.unwrap();
+        let refused = nowhere.append(&key, &Append::unconditional(of_bytes(largest + 1))).await;
+        assert_eq!(kind(refused), ErrorKind::TooLarge);
+        // What stands beside the messages counts, too.
+        let note = serde_json::value::to_raw_value(&"n".repeat(100_000)).unwrap();
+        let noted = of_bytes(largest).with_note(Some(&note));
+        assert_eq!(kind(nowhere.append(&key, &Append::unconditional(noted)).await), ErrorKind::TooLarge);
+    }
 }
 
 #[tokio::test]
@@ -105,7 +122,8 @@ async fn a_retention_that_shrinks_removes_more_than_one_transaction_holds() {
 #[tokio::test]
 async fn the_end_of_life_is_an_attribute_that_is_rounded_up() {
     let (store, key) = (SHARED.store().await, key());
-    let append = Append::unconditional(turn("a")).ttl(Some(Duration::from_millis(1_500)));
+    // Of several items, which live as long as their session, whose end every append moves.
+    let append = Append::unconditional(of_bytes(500_000)).ttl(Some(Duration::from_millis(1_500)));
     store.append(&key, &append).await.unwrap();
     let (client, table) = raw(&store);
     let scanned = client.scan().table_name(&table).send().await.unwrap();
@@ -121,6 +139,13 @@ async fn the_end_of_life_is_an_attribute_that_is_rounded_up() {
     store.append(&key, &Append::unconditional(turn("b"))).await.unwrap();
     let scanned = client.scan().table_name(&table).send().await.unwrap();
     assert!(scanned.items().iter().all(|item| !item.contains_key("expires")));
+    // What a delete leaves behind ends by itself.
+    store.delete(&key).await.unwrap();
+    let scanned = client.scan().table_name(&table).send().await.unwrap();
+    assert_eq!(scanned.items().len(), 1);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let left = number(&scanned.items()[0]["expires"]) - now;
+    assert!((23 * 3600..25 * 3600).contains(&left), "{left} s");
 }
 
 #[tokio::test]

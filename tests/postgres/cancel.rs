@@ -1,36 +1,20 @@
 //! Callers that leave: at every await, with one connection for all.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tower_session_memory::store::{Page, Read, Store};
 use tower_session_memory::{Scope, Window};
 
+use crate::common::polls::dropped_after;
 use crate::kit::{append, client, key, open, turns, until};
 use crate::server::SHARED;
-
-/// Polls a future this often and drops it; whether it ended before.
-async fn dropped_after<F: Future>(polls: usize, future: F) -> bool {
-    let mut future = pin!(future);
-    let mut left = polls;
-    std::future::poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(false);
-        }
-        left -= 1;
-        future.as_mut().poll(context).map(|_| true)
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_every_await_the_next_caller_finds_a_clean_connection() {
     let store = open(SHARED.options("cancelled").pool_size(1)).await;
     let (read, page) = (Read::new(Window::ALL), Page::first(3));
     let observer = client(&SHARED).await;
-    let mut ended = [false; 5];
+    let mut ended = [false; 6];
     for polls in 0..200 {
         let key = key();
         let first = append("dropped");
@@ -44,11 +28,20 @@ async fn at_every_await_the_next_caller_finds_a_clean_connection() {
         let stored = turns(&store, &key).await;
         assert_eq!(stored.iter().filter(|turn| **turn == next.turn).count(), 1);
         assert!(stored.len() <= 2, "after {polls} polls");
+        // The identical attempt finds what became of the one that was dropped.
+        let again = append("again");
+        for append in [&again, &again] {
+            ended[5] |= dropped_after(polls, store.append(&key, append)).await;
+        }
+        let place = store.append(&key, &again).await.unwrap().sequence;
+        let stored = turns(&store, &key).await;
+        assert_eq!(stored.iter().filter(|turn| **turn == again.turn).count(), 1, "after {polls} polls");
+        assert_eq!(stored[place as usize - 1], again.turn);
         if ended.iter().all(|ended| *ended) {
             break;
         }
     }
-    assert_eq!(ended, [true; 5], "every call was followed to its end");
+    assert_eq!(ended, [true; 6], "every call was followed to its end");
     let open = "SELECT count(*) = 0 FROM pg_stat_activity
                 WHERE application_name = 'tower-session-memory' AND state LIKE 'idle in transaction%'";
     until(&observer, open).await;

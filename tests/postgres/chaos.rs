@@ -1,23 +1,17 @@
 //! Many pods, shared sessions, and everything that goes wrong at once; judged by the checker that the
-//! other servers' tests use. `TSM_CHAOS_TURNS` makes it longer, `TSM_CHAOS_SEED` draws the same faults again.
+//! other servers' tests use.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tower_session_memory::store::{Cached, PostgresOptions, Resilient, ResilientOptions};
+use tower_session_memory::store::{Cached, PostgresOptions};
 
 use crate::common::chance::Chance;
-use crate::common::crowd::Crowd;
+use crate::common::crowd::{Crowd, Habits, resilient};
 use crate::common::proxy::Proxy;
 use crate::server::Server;
 
 const PODS: usize = 4;
 const WRITERS: usize = 4;
-
-fn turns() -> usize {
-    std::env::var("TSM_CHAOS_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(25)
-}
 
 /// Short limits make faults frequent.
 fn options(url: &str) -> PostgresOptions {
@@ -35,36 +29,23 @@ async fn every_turn_once_through_network_faults_and_kill_9() {
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port);
     let mut pods = Vec::new();
     for _ in 0..PODS {
-        let store = options(&url).connect().await.unwrap();
-        let mut resilience = ResilientOptions::default();
-        resilience.append_patience = Duration::from_secs(20);
-        pods.push(Arc::new(Resilient::with_options(Cached::new(store, 4 << 20), resilience)));
+        pods.push(resilient(Cached::new(options(&url).connect().await.unwrap(), 4 << 20)));
     }
-    let crowd = Crowd::new(seed, turns(), Duration::ZERO);
     proxy.faults(30);
-    let done = AtomicBool::new(false);
     let mut chance = Chance::new(seed);
-    let nemesis = async {
-        while !done.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            tokio::task::block_in_place(|| match chance.below(3) {
-                0 => {
-                    server.kill();
-                    server.launch();
-                }
-                _ => {
-                    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                               WHERE application_name = 'tower-session-memory'";
-                    server.psql(end, &[]).ok();
-                }
-            });
+    let act = || match chance.below(3) {
+        0 => {
+            server.kill();
+            server.launch();
+        }
+        _ => {
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                       WHERE application_name = 'tower-session-memory'";
+            server.psql(end, &[]).ok();
         }
     };
-    let working = async {
-        crowd.run(&pods, WRITERS).await;
-        done.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(nemesis, working);
+    let crowd = Crowd::new(seed, Habits { sessions: 4, ..Habits::default() });
+    crowd.run_through(&pods, WRITERS, Duration::from_millis(700), act).await;
     crowd.must_be_right(&server.options("session_memory").connect().await.unwrap()).await;
     assert!(proxy.injected() > 0, "nothing went wrong: this shows nothing");
 }

@@ -8,12 +8,17 @@ mod chaos;
 mod common {
     pub mod chance;
     pub mod crowd;
+    pub mod example;
     pub mod history;
+    pub mod polls;
     pub mod proxy;
 }
 mod conformance;
 mod encrypted;
+mod example;
 mod faults;
+mod full;
+mod isolation;
 mod kit;
 mod pooler;
 mod schema;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::Barrier;
-use tower_session_memory::store::{ErrorKind, PostgresOptions, Store};
+use tower_session_memory::Window;
+use tower_session_memory::store::{ErrorKind, PostgresOptions, Read, Store};
 
-use crate::kit::{append, client, key, open, store_in, told, turns};
-use crate::server::{SHARED, Server};
+use crate::kit::{append, client, key, open, persist, store_in, told, turns};
+use crate::server::{SHARED, Server, give};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_pods_migrate_an_empty_database_at_once() {
@@ -132,6 +133,38 @@ async fn a_standby_is_refused() {
     let error = standby.options("session_memory").connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
     assert!(told(&error).contains("standby"), "{}", told(&error));
+}
+
+/// As after a failover that clients were not told of: connections are made to what is a standby now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_has_become_a_standby_serves_nothing_until_it_is_promoted() {
+    let server = Server::start(&[]);
+    let (store, key) = (store_in(&server, "m").await, key());
+    store.append(&key, &append("first")).await.unwrap();
+    tokio::task::block_in_place(|| {
+        server.kill();
+        let signal = format!("{}/standby.signal", server.data());
+        std::fs::write(&signal, "").unwrap();
+        give(std::path::Path::new(&signal));
+        server.launch();
+    });
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        // The first may find a connection that has ended.
+        let error = store.load(&key, &Read::new(Window::ALL)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
+        if told(&error).contains("does not allow writes") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", told(&error));
+    }
+    let second = append("second");
+    for error in [store.append(&key, &second).await.unwrap_err(), store.ping().await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
+    }
+    server.psql("SELECT pg_promote()", &[]).unwrap();
+    persist(&store, &key, &second).await;
+    assert_eq!(turns(&store, &key).await.len(), 2);
 }
 
 #[tokio::test]

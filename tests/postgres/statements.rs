@@ -1,7 +1,7 @@
 //! What goes over the wire: one statement per call, prepared, with its settings, never a BEGIN.
 
 use tower_session_memory::store::{Append, Read, Store};
-use tower_session_memory::{Head, Window};
+use tower_session_memory::{Head, Message, Turn, TurnId, TurnStatus, Window};
 
 use crate::kit::{append, client, key, open, store_in, turn};
 use crate::server::{SHARED, Server};
@@ -26,6 +26,44 @@ async fn a_load_and_an_append_are_one_statement_each() {
     assert_eq!(executed("WITH head AS"), 5, "{log}");
     assert!(!log.contains("BEGIN;") && !log.contains(": BEGIN"), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("execute s")).count(), 13, "{log}");
+}
+
+/// Planning a load takes longer than the load; PostgreSQL stops planning once it has seen that it need not.
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_are_planned_a_few_times_and_then_no_more() {
+    let server = Server::start(&["shared_preload_libraries=auto_explain", "auto_explain.log_min_duration=0"]);
+    let (store, key) = (open(server.options("m").pool_size(1)).await, key());
+    let mut head = Head::ABSENT;
+    for _ in 0..20 {
+        head = store.append(&key, &Append::new(turn("a"), head)).await.unwrap().head;
+    }
+    // So many others that the plan matters.
+    let others =
+        "SELECT m.append_turn(md5(s::text)::uuid, NULL, NULL, 'c' || s, gen_random_uuid(), 'complete', now(), 2,
+            800, to_json(repeat('q', 800)), NULL, NULL, false, NULL, NULL, NULL, false, NULL, 'off', NULL)
+        FROM generate_series(1, 200) s, generate_series(1, 20)";
+    server.psql(&format!("SELECT count(*) FROM ({others}) x; ANALYZE"), &[]).unwrap();
+    for _ in 0..20 {
+        store.load(&key, &Read::new(Window::ALL)).await.unwrap();
+    }
+    let log = server.log();
+    // A plan for any parameters shows them as such.
+    let loads =
+        log.split("Query Text: ").filter(|text| text.starts_with("WITH head AS")).map(|text| text.split("LOG:").next());
+    let planned: Vec<bool> = loads.flatten().map(|text| !text.contains("(session = $1)")).collect();
+    assert_eq!(planned.len(), 20, "{log}");
+    assert!(planned[10..].iter().all(|planned| !planned), "{planned:?}");
+}
+
+/// The id of all zeros stands for none in the statement, and may be a turn's.
+#[tokio::test]
+async fn a_turn_is_found_only_when_it_is_looked_for() {
+    let (store, key) = (store_in(&SHARED, "zeros").await, key());
+    let zeros = Turn::new(TurnId::from_bytes([0; 16]), TurnStatus::Complete, vec![Message::user("zeros")]);
+    store.append(&key, &Append::unconditional(zeros.clone())).await.unwrap();
+    let read = Read::new(Window::ALL);
+    assert_eq!(store.load(&key, &read).await.unwrap().found, None);
+    assert_eq!(store.load(&key, &read.find(zeros.id())).await.unwrap().found, Some(zeros));
 }
 
 #[tokio::test]

@@ -1,28 +1,22 @@
 //! Many pods, shared sessions, and everything that goes wrong at once.
 //!
 //! A bounded run is part of the tests. A long one:
-//! `TSM_CHAOS_TURNS=500 cargo test --features cache,redis,resilience --test redis chaos -- --nocapture`;
-//! `TSM_CHAOS_SEED=...`, printed by each run, draws the same faults again.
+//! `TSM_CHAOS_TURNS=500 cargo test --features cache,redis,resilience --test redis chaos -- --nocapture`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tower_session_memory::store::{Cached, RedisAck, RedisStore, Resilient, ResilientOptions, Store};
+use tower_session_memory::store::{Cached, RedisAck, RedisStore, Resilient};
 
 use crate::common::chance::Chance;
-use crate::common::crowd::{Crowd, SESSIONS};
+use crate::common::crowd::{Crowd, Habits, resilient};
 use crate::common::proxy::Proxy;
 use crate::common::servers::RedisServer;
 use crate::common::topologies::{RedisCluster, Trio};
 
 const PODS: usize = 4;
 const WRITERS: usize = 16;
-
-/// Turns that each writer sends.
-fn turns() -> usize {
-    std::env::var("TSM_CHAOS_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(25)
-}
 
 /// A store with the short deadlines that make faults frequent.
 async fn store(url: &str, ack: RedisAck) -> RedisStore {
@@ -31,27 +25,14 @@ async fn store(url: &str, ack: RedisAck) -> RedisStore {
     builder.acquire_timeout(Duration::from_millis(500)).connect().await.unwrap()
 }
 
-/// Longer than any outage here: an accepted turn is tried until it has an answer.
-fn resilient<S: Store>(store: S) -> Arc<Resilient<S>> {
-    let mut options = ResilientOptions::default();
-    options.append_patience = Duration::from_secs(40);
-    Arc::new(Resilient::with_options(store, options))
-}
+type Pod = Arc<Resilient<Cached<RedisStore>>>;
 
-async fn pods(url: &str) -> Vec<Arc<Resilient<Cached<RedisStore>>>> {
+async fn pods(url: &str, ack: RedisAck) -> Vec<Pod> {
     let mut pods = Vec::new();
     for _ in 0..PODS {
-        pods.push(resilient(Cached::new(store(url, RedisAck::Master).await, 4 << 20)));
+        pods.push(resilient(Cached::new(store(url, ack).await, 4 << 20)));
     }
     pods
-}
-
-/// Runs something against the servers again and again until the writers are done.
-async fn until_done(done: &AtomicBool, pause: Duration, mut act: impl FnMut() + Send) {
-    while !done.load(Ordering::Relaxed) {
-        tokio::time::sleep(pause).await;
-        tokio::task::block_in_place(&mut act);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,11 +40,11 @@ async fn every_turn_once_through_network_faults_and_restarts() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port, seed).await;
-    let pods = pods(&proxy.url()).await;
-    let (crowd, done) = (Crowd::new(seed, turns(), Duration::ZERO), AtomicBool::new(false));
+    let pods = pods(&proxy.url(), RedisAck::Master).await;
+    let crowd = Crowd::new(seed, Habits::default());
     proxy.faults(60);
     let mut chance = Chance::new(seed);
-    let nemesis = until_done(&done, Duration::from_millis(300), || match chance.below(4) {
+    let act = || match chance.below(4) {
         0 => {
             server.kill_9();
             server.restart();
@@ -72,12 +53,8 @@ async fn every_turn_once_through_network_faults_and_restarts() {
         _ => {
             let _: i64 = server.ask("CLIENT KILL TYPE normal SKIPME yes");
         }
-    });
-    let writers = async {
-        crowd.run(&pods, WRITERS).await;
-        done.store(true, Ordering::Relaxed);
     };
-    tokio::join!(nemesis, writers);
+    crowd.run_through(&pods, WRITERS, Duration::from_millis(300), act).await;
     let faults = proxy.injected();
     crowd.must_be_right(&RedisStore::connect(&server.url()).await.unwrap()).await;
     assert!(faults > 0, "nothing went wrong: this shows nothing");
@@ -87,24 +64,20 @@ async fn every_turn_once_through_network_faults_and_restarts() {
 async fn every_turn_once_while_slots_of_a_cluster_move() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let cluster = RedisCluster::start();
-    let pods = pods(&cluster.url()).await;
-    let (crowd, done) = (Crowd::new(seed, turns(), Duration::ZERO), AtomicBool::new(false));
-    let slots: Vec<u16> = (0..SESSIONS)
+    let pods = pods(&cluster.url(), RedisAck::Master).await;
+    let crowd = Crowd::new(seed, Habits::default());
+    let slots: Vec<u16> = (0..crowd.habits.sessions)
         .map(|index| cluster.nodes[0].ask(&format!("CLUSTER KEYSLOT tsm:{{{}}}", crowd.key(index).encoded())))
         .collect();
     let mut chance = Chance::new(seed);
     let mut moved = 0;
-    let nemesis = until_done(&done, Duration::from_millis(5), || {
+    let act = || {
         let slot = slots[chance.below(slots.len() as u64) as usize];
         let to = (cluster.owner(slot) + 1 + chance.below(2) as usize) % 3;
         cluster.move_slot(slot, to);
         moved += 1;
-    });
-    let writers = async {
-        crowd.run(&pods, WRITERS).await;
-        done.store(true, Ordering::Relaxed);
     };
-    tokio::join!(nemesis, writers);
+    crowd.run_through(&pods, WRITERS, Duration::from_millis(5), act).await;
     crowd.must_be_right(&RedisStore::connect(&cluster.url()).await.unwrap()).await;
     assert!(moved > 0, "no slot moved: this shows nothing");
 }
@@ -117,13 +90,10 @@ async fn every_turn_once_while_slots_of_a_cluster_move() {
 async fn every_turn_once_through_failovers_while_all_write() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let trio = Trio::start();
-    let mut pods = Vec::new();
-    for _ in 0..PODS {
-        let ack = RedisAck::Replicas { replicas: 2, within: Duration::from_millis(200) };
-        pods.push(resilient(store(&trio.url(), ack).await));
-    }
-    let (crowd, done) = (Crowd::new(seed, turns(), Duration::from_secs(2)), AtomicBool::new(false));
-    let all = PODS * WRITERS * turns();
+    let pods = pods(&trio.url(), RedisAck::Replicas { replicas: 2, within: Duration::from_millis(200) }).await;
+    let habits = Habits { thought: Duration::from_secs(2), ..Habits::default() };
+    let (crowd, done) = (Crowd::new(seed, habits), AtomicBool::new(false));
+    let all = PODS * WRITERS * crowd.habits.turns;
     let mut chance = Chance::new(seed);
     let nemesis = async {
         // One failover for each 1,600 turns, somewhere between their first and their last tenth.

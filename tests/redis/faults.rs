@@ -192,7 +192,12 @@ async fn a_full_server_refuses_whole_turns_and_deleting_makes_room() {
         }
         assert!(stored < 100, "it never fills");
     };
-    assert_eq!(turns(&store, &key).await.len(), stored, "reads go on, and the refused turn left nothing");
+    let all = turns(&store, &key).await;
+    assert_eq!(all.len(), stored, "reads go on, and the refused turn left nothing");
+    server.ask::<()>("CONFIG SET maxmemory 1mb");
+    let again = store.append(&key, &Append::unconditional(all[0].clone())).await.unwrap();
+    assert!(again.duplicate_of.is_some(), "what is stored needs no room");
+    server.ask::<()>("CONFIG SET maxmemory 5mb");
     assert_eq!(store.delete(&key).await.unwrap().turns, stored as u64);
     let late = Append::new(turn("late"), Head::new(1, 1));
     assert_eq!(kind(store.append(&key, &late).await), ErrorKind::Gone, "the fence stands");

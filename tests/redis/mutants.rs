@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::task::yield_now;
 use tower_session_memory::store::{
@@ -13,7 +12,7 @@ use tower_session_memory::store::{
 use tower_session_memory::{Head, Scope, SessionKey, Turn};
 
 use crate::common::chance::Chance;
-use crate::common::crowd::Crowd;
+use crate::common::crowd::{Crowd, Habits};
 use crate::common::history::Violation;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +109,7 @@ async fn a_store_with_a_flaw_is_caught_by_a_run() {
         Flaw::StoresWhatItRefuses,
     ] {
         let store = Arc::new(Wrong { flaw, calls: AtomicU64::new(0), sessions: Mutex::default() });
-        let crowd = Crowd::new(seed, 20, Duration::ZERO);
+        let crowd = Crowd::new(seed, Habits { turns: 20, ..Habits::default() });
         crowd.run(std::slice::from_ref(&store), 16).await;
         let violations = crowd.judge(&*store).await;
         let caught = violations.iter().any(|violation| match flaw {

@@ -8,24 +8,30 @@ use aws_sdk_dynamodb::types::{
     CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
-use super::calls::{Backoff, Table, place};
+use super::calls::{Table, Tries, place};
 use super::error::{failed, is_busy, refused};
 use super::header::{Header, Totals, admit, end_of_life, ttl_seconds};
 use super::item::{
-    HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text, turn_sort,
+    HEADER, Item, OWNER, PARTITION, SORT, TTL, key_of, marker_sort, micros, number, owner, partition, text,
 };
-use super::trim::excess;
+use super::parts;
+use super::trim::{Old, excess, remove};
 use crate::key::SessionKey;
 use crate::store::{Append, Appended, ErrorKind, Operation, StoreError, next_epoch};
 use crate::turn::Head;
 
-/// Old turns that go in the transaction of the turn that drives them out: two actions each, of 100.
-/// What a much shorter retention leaves beyond that is hidden by the header and removed afterwards.
-const TRIM_AT_ONCE: usize = 48;
+/// What one transaction holds: actions, and bytes of the items that they write or remove.
+const ACTIONS: usize = 100;
+const BYTES: usize = 4 << 20;
+
+/// More than the bytes of a header, and of any other item beside its record: a key of 2 KB at most.
+const OF_HEADER: usize = 32 << 10;
+const AROUND: usize = 3 << 10;
 
 pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-    let attempt = Attempt { table, key, append, partition: partition(key) };
-    let mut pause = Backoff::new(table.patience);
+    let parts = table.large_turns.cut(&append.turn, key)?;
+    let attempt = Attempt { table, key, append, partition: partition(key), parts };
+    let mut tries = Tries::new(table.patience);
     // Held from the first lost race on: the turns of this instance queue for a contended session
     // instead of losing to each other again and again.
     let mut turnstile = None;
@@ -36,36 +42,24 @@ pub(super) async fn append(table: &Table, key: &SessionKey, append: &Append) -> 
         _ => State::Read(table.header(&attempt.partition, Operation::Append).await?),
     };
     loop {
-        let plan = match attempt.plan(&state).await? {
-            Ok(plan) => plan,
-            Err(kind) => return attempt.refuse(kind, &state).await,
-        };
-        match attempt.write(&plan).await? {
-            Written::Stored => {
-                table.remove(&attempt.partition, plan.left_over, Operation::Append).await.ok();
-                return Ok(Appended::stored(plan.head));
+        match attempt.step(&mut state).await {
+            Ok(Step::Answer(answer)) => return Ok(answer),
+            Ok(Step::Refusal(kind)) => return Err(refused(kind, Operation::Append)),
+            // Somebody else's turn was stored, or will be: there is progress, if not here.
+            Ok(Step::Again) if turnstile.is_none() => {
+                turnstile = Some(table.turnstile(&attempt.partition).lock().await);
             }
-            Written::Found { header, marker } => {
-                let header = match header {
-                    Some(header) => Some(header),
-                    None => table.header(&attempt.partition, Operation::Append).await?,
-                };
-                if let (Some(header), Some(marker)) = (&header, marker)
-                    && let Some(answer) = attempt.duplicate(header, place(&marker, header)).await?
-                {
-                    return Ok(answer);
-                }
-                state = State::Read(header);
-            }
-            Written::Busy => {}
-        }
-        // Somebody else's turn was stored, or will be: there is progress, if not here.
-        if turnstile.is_none() {
-            turnstile = Some(table.turnstile(&attempt.partition).lock().await);
-        } else if !pause.wait().await {
-            return Err(refused(ErrorKind::Unavailable, Operation::Append));
+            Ok(Step::Again) => tries.again(refused(ErrorKind::Unavailable, Operation::Append)).await?,
+            Err(error) => tries.again(error).await?,
         }
     }
+}
+
+/// What one attempt came to.
+enum Step {
+    Answer(Appended),
+    Refusal(ErrorKind),
+    Again,
 }
 
 /// What an attempt is made on.
@@ -84,7 +78,7 @@ struct Plan {
     /// Turns up to this one do not count, and neither do markers of them.
     trimmed: u64,
     deletes: Vec<TransactWriteItem>,
-    left_over: Vec<String>,
+    left_over: Vec<Old>,
 }
 
 enum Written {
@@ -102,11 +96,42 @@ struct Attempt<'a> {
     key: &'a SessionKey,
     append: &'a Append,
     partition: String,
+    /// The record, cut into items.
+    parts: Vec<String>,
 }
 
 type Planned = Result<Plan, ErrorKind>;
 
 impl Attempt<'_> {
+    /// Decides on what is there as far as it is known, and writes if that is the decision.
+    async fn step(&self, state: &mut State) -> Result<Step, StoreError> {
+        let plan = match self.plan(state).await? {
+            Ok(plan) => plan,
+            Err(kind) => return self.refuse(kind, state).await,
+        };
+        match self.write(&plan).await? {
+            Written::Stored => {
+                // Hidden already: a failure costs room until the purge.
+                remove(self.table, &self.partition, &plan.left_over).await.ok();
+                return Ok(Step::Answer(Appended::stored(plan.head)));
+            }
+            Written::Found { header, marker } => {
+                let header = match header {
+                    Some(header) => Some(header),
+                    None => self.table.header(&self.partition, Operation::Append).await?,
+                };
+                if let (Some(header), Some(marker)) = (&header, marker)
+                    && let Some(answer) = self.duplicate(header, place(&marker, header)).await?
+                {
+                    return Ok(Step::Answer(answer));
+                }
+                *state = State::Read(header);
+            }
+            Written::Busy => {}
+        }
+        Ok(Step::Again)
+    }
+
     async fn plan(&self, state: &State) -> Result<Planned, StoreError> {
         let now = SystemTime::now();
         match state {
@@ -164,22 +189,29 @@ impl Attempt<'_> {
         let old = excess(self.table, &self.partition, self.append, seen).await?;
         let mut trimmed = seen.trimmed;
         let (mut deletes, mut left_over) = (Vec::new(), Vec::new());
-        for (index, turn) in old.iter().enumerate() {
+        let mut actions = ACTIONS - 2 - self.parts.len();
+        let mut bytes = BYTES - self.parts.iter().map(|part| part.len() + AROUND).sum::<usize>() - OF_HEADER - AROUND;
+        let any = !old.is_empty();
+        for turn in old {
             trimmed.turns += 1;
             trimmed.messages += turn.messages;
             trimmed.bytes += turn.bytes;
-            for sort in [turn_sort(turn.at), marker_sort(turn.id, turn.at.epoch)] {
-                if index >= TRIM_AT_ONCE {
-                    left_over.push(sort);
-                    continue;
-                }
+            let sorts: Vec<String> = turn.sorts().collect();
+            let size = turn.bytes as usize + sorts.len() * AROUND;
+            // What a much shorter retention drives out beyond that is hidden by the header and removed afterwards.
+            if !left_over.is_empty() || sorts.len() > actions || size > bytes {
+                left_over.push(turn);
+                continue;
+            }
+            (actions, bytes) = (actions - sorts.len(), bytes - size);
+            for sort in sorts {
                 let delete =
                     Delete::builder().table_name(&self.table.name).set_key(Some(key_of(&self.partition, &sort)));
                 let delete = delete.build().map_err(|_| refused(ErrorKind::Other, Operation::Append))?;
                 deletes.push(TransactWriteItem::builder().delete(delete).build());
             }
         }
-        let header = self.update(now, seen.head, (!old.is_empty()).then_some(trimmed))?;
+        let header = self.update(now, seen.head, any.then_some(trimmed))?;
         // A marker that is about to be overwritten cannot be deleted by the same transaction.
         let own = marker_sort(self.append.turn.id(), head.epoch);
         let own = key_of(&self.partition, &own);
@@ -246,25 +278,10 @@ impl Attempt<'_> {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Header, turn and marker, or none of them.
+    /// Header, marker and the turn's items, or none of them.
     async fn write(&self, plan: &Plan) -> Result<Written, StoreError> {
         let other = |_| refused(ErrorKind::Other, Operation::Append);
         let turn = &self.append.turn;
-        let record =
-            String::from_utf8(turn.to_record(self.key)).map_err(|_| refused(ErrorKind::Other, Operation::Append))?;
-        let item = [
-            (PARTITION, text(&self.partition)),
-            (SORT, text(turn_sort(plan.head))),
-            ("turn_id", text(turn.id().to_string())),
-            ("status", text(turn.status().as_str())),
-            ("at", number(micros(turn.at()))),
-            ("messages", number(turn.messages().len() as u64)),
-            ("bytes", number(turn.bytes() as u64)),
-            ("record", text(record)),
-        ];
-        // No condition: whoever may write the header has this place; what is there is left from another life.
-        let put = Put::builder().table_name(&self.table.name);
-        let put = put.set_item(Some(item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()));
         let marker = [
             (PARTITION, text(&self.partition)),
             (SORT, text(marker_sort(turn.id(), plan.head.epoch))),
@@ -279,13 +296,18 @@ impl Attempt<'_> {
             .expression_attribute_names("#sequence", "sequence")
             .expression_attribute_values(":trimmed", number(plan.trimmed))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let transaction = self
+        let mut transaction = self
             .table
-            .client
+            .writer
             .transact_write_items()
             .transact_items(plan.header.clone())
-            .transact_items(TransactWriteItem::builder().put(marker.build().map_err(other)?).build())
-            .transact_items(TransactWriteItem::builder().put(put.build().map_err(other)?).build());
+            .transact_items(TransactWriteItem::builder().put(marker.build().map_err(other)?).build());
+        // No condition: whoever may write the header has this place; what is there is left from another life.
+        for item in parts::items(&self.partition, plan.head, turn, self.parts.clone()) {
+            let put = Put::builder().table_name(&self.table.name).set_item(Some(item));
+            transaction =
+                transaction.transact_items(TransactWriteItem::builder().put(put.build().map_err(other)?).build());
+        }
         let actions = plan.deletes.iter().fold(transaction, |all, delete| all.transact_items(delete.clone()));
         match actions.send().await {
             Ok(_) => Ok(Written::Stored),
@@ -316,17 +338,17 @@ impl Attempt<'_> {
     }
 
     /// The refusal, unless the turn is stored: that comes before everything.
-    async fn refuse(&self, kind: ErrorKind, state: &State) -> Result<Appended, StoreError> {
+    async fn refuse(&self, kind: ErrorKind, state: &State) -> Result<Step, StoreError> {
         let now = micros(SystemTime::now());
         if let State::Read(Some(header)) = state
             && !header.expired(now)
         {
             let place = self.table.place(&self.partition, header, self.append.turn.id(), Operation::Append).await?;
             if let Some(answer) = self.duplicate(header, place).await? {
-                return Ok(answer);
+                return Ok(Step::Answer(answer));
             }
         }
-        Err(refused(kind, Operation::Append))
+        Ok(Step::Refusal(kind))
     }
 
     /// The answer for a turn that is stored at this place, whose session lives on from now.

@@ -5,27 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
-use bytes::Bytes;
+use aws_sdk_dynamodb::types::{DeleteRequest, WriteRequest};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::NAME;
 use super::error::{failed, refused};
 use super::header::Header;
-use super::item::{HEADER, Item, PARTITION, SORT, get_number, get_text, key_of, marker_sort, text, turn_sort};
+use super::item::{
+    HEADER, Item, PARTITION, SORT, get_number, get_text, key_of, marker_sort, part_of_sort, text, turn_sort,
+};
+use super::parts::{Assembly, LargeTurns, Taken};
 use crate::key::SessionKey;
 use crate::store::{ErrorKind, Operation, StoreError};
-use crate::turn::{Head, RecordError, Turn, TurnId};
+use crate::turn::{Head, Turn, TurnId};
 
 /// A table and how to speak to it.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) client: Client,
+    /// Sends once: the client's own retries hide that an earlier attempt may have been applied.
+    pub(super) writer: Client,
     pub(super) name: String,
     pub(super) index: String,
     /// How long a call goes on trying while the table is too busy.
     pub(super) patience: Duration,
+    pub(super) large_turns: LargeTurns,
     pub(super) turnstiles: Arc<[Mutex<()>]>,
 }
 
@@ -66,7 +70,7 @@ impl Table {
         Ok(marker.and_then(|marker| place(&marker, header)))
     }
 
-    /// A turn by its place; `None` when it was trimmed meanwhile.
+    /// A turn by its place; `None` when it was trimmed or deleted meanwhile.
     pub(super) async fn turn(
         &self,
         key: &SessionKey,
@@ -74,8 +78,31 @@ impl Table {
         at: Head,
         operation: Operation,
     ) -> Result<Option<Turn>, StoreError> {
-        let item = self.get(partition, &turn_sort(at), operation).await?;
-        item.map(|item| record(key, &item, operation)).transpose()
+        let mut assembly = Assembly::default();
+        let mut from: Option<Item> = None;
+        loop {
+            let query = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
+            let query = query.key_condition_expression("#session = :session AND begins_with(#item, :turn)");
+            let query = query.expression_attribute_names("#session", PARTITION);
+            let query = query.expression_attribute_names("#item", SORT);
+            let query = query.expression_attribute_values(":session", text(partition));
+            let query = query.expression_attribute_values(":turn", text(turn_sort(at)));
+            let answer = query.set_exclusive_start_key(from).send().await.map_err(|error| failed(error, operation))?;
+            from = answer.last_evaluated_key;
+            for item in answer.items.unwrap_or_default() {
+                let Some((_, part)) = get_text(&item, SORT).and_then(part_of_sort) else { continue };
+                if let Taken::Turn(turn) = assembly.take(key, at, part, item, operation)? {
+                    return Ok(Some(turn));
+                }
+            }
+            if from.is_none() {
+                break;
+            }
+        }
+        // Not there, or not whole: right for a turn that is no longer kept.
+        let header = self.header(partition, operation).await?;
+        let kept = |header: &Header| header.head.epoch == at.epoch && header.trimmed.turns < at.sequence;
+        if header.as_ref().is_some_and(kept) { Err(refused(ErrorKind::Corrupt, operation)) } else { Ok(None) }
     }
 
     /// Removes these items, in any order; what is not there is no error.
@@ -132,23 +159,6 @@ pub(super) fn place(marker: &Item, header: &Header) -> Option<u64> {
     (epoch == header.head.epoch && kept).then_some(sequence)
 }
 
-/// The turn that an item holds.
-pub(super) fn record(key: &SessionKey, item: &Item, operation: Operation) -> Result<Turn, StoreError> {
-    let damaged = |error: RecordError| {
-        let kind = match error {
-            RecordError::NewerVersion { .. } => ErrorKind::NewerVersion,
-            _ => ErrorKind::Corrupt,
-        };
-        StoreError::new(kind, NAME, operation).with_source(error)
-    };
-    match item.get("record") {
-        Some(AttributeValue::S(record)) => {
-            Turn::from_record(key, Bytes::copy_from_slice(record.as_bytes())).map_err(damaged)
-        }
-        _ => Err(damaged(RecordError::Corrupt)),
-    }
-}
-
 /// Pauses that grow, with jitter, until patience is over.
 pub(super) struct Backoff {
     until: Instant,
@@ -170,5 +180,29 @@ impl Backoff {
         }
         tokio::time::sleep(pause).await;
         true
+    }
+}
+
+/// Repeats a write as the identical attempt, and remembers whether one got no answer.
+pub(super) struct Tries {
+    pause: Backoff,
+    lost: bool,
+}
+
+impl Tries {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { pause: Backoff::new(patience), lost: false }
+    }
+
+    /// Pauses before the next attempt; the failure to tell where there is to be none.
+    pub(super) async fn again(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.lost |= error.kind().is_ambiguous();
+        if error.kind().is_temporary() && self.pause.wait().await {
+            return Ok(());
+        }
+        if self.lost && !error.kind().is_ambiguous() {
+            return Err(refused(ErrorKind::Ambiguous, error.operation()).with_source(error));
+        }
+        Err(error)
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 
-use super::calls::{Backoff, Table};
+use super::calls::{Table, Tries};
 use super::error::{failed, refused};
 use super::header::{Header, Totals, end_of_life};
 use super::item::{HEADER, PARTITION, SORT, epoch_of_sort, get_text, key_of, micros, number, partition};
@@ -18,10 +18,15 @@ const FENCE: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) async fn delete(table: &Table, key: &SessionKey) -> Result<Deleted, StoreError> {
     let partition = partition(key);
-    let mut pause = Backoff::new(table.patience);
+    let mut tries = Tries::new(table.patience);
+    let mut sent: Option<(Head, u64)> = None;
     let (turns, fence) = loop {
         let now = SystemTime::now();
         let Some(header) = table.header(&partition, Operation::Delete).await? else { return Ok(Deleted::new(0)) };
+        if let Some((fence, turns)) = sent.filter(|(fence, _)| *fence == header.head) {
+            // The attempt whose answer is missing was applied.
+            break (turns, fence.epoch);
+        }
         if header.expired(micros(now)) {
             // Nobody sees it any more; what is left goes.
             break (0, header.head.epoch.saturating_add(1));
@@ -36,7 +41,8 @@ pub(super) async fn delete(table: &Table, key: &SessionKey) -> Result<Deleted, S
             expires_at: end_of_life(now, Some(FENCE)),
         };
         let epoch = fence.head.epoch;
-        let put = table.client.put_item().table_name(&table.name).set_item(Some(fence.write(&partition, None)));
+        sent = Some((fence.head, header.turns()));
+        let put = table.writer.put_item().table_name(&table.name).set_item(Some(fence.write(&partition, None)));
         let put = put.condition_expression("#epoch = :epoch AND #sequence = :sequence");
         let put = put.expression_attribute_names("#epoch", "epoch").expression_attribute_names("#sequence", "sequence");
         let put = put.expression_attribute_values(":epoch", number(header.head.epoch));
@@ -44,11 +50,10 @@ pub(super) async fn delete(table: &Table, key: &SessionKey) -> Result<Deleted, S
         match put.send().await {
             Ok(_) => break (header.turns(), epoch),
             // A turn was stored meanwhile: it is to be deleted as well.
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => {}
-            Err(error) => return Err(failed(error, Operation::Delete)),
-        }
-        if !pause.wait().await {
-            return Err(refused(ErrorKind::Unavailable, Operation::Delete));
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
+                tries.again(refused(ErrorKind::Unavailable, Operation::Delete)).await?;
+            }
+            Err(error) => tries.again(failed(error, Operation::Delete)).await?,
         }
     };
     // From here on no load returns a turn. If this is cut short, the purge does the rest.

@@ -1,8 +1,8 @@
 //! Keys and attributes of the items.
 //!
 //! One partition per session. In it, in the order of their sort keys: markers `id#<turn id>#<epoch>`, turns
-//! `turn#<epoch>#<sequence>`, and last the header `~head`, so that a query from the end reads the
-//! header first and then the newest turns.
+//! `turn#<epoch>#<sequence>`, each before its further parts `turn#<epoch>#<sequence>#<part>`, and last the
+//! header `~head`, so that a query from the end reads the header first and then the newest turns.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,10 +48,21 @@ pub(super) fn turn_sort(head: Head) -> String {
     format!("turn#{:020}#{:020}", head.epoch, head.sequence)
 }
 
-/// Which turn a sort key names.
-pub(super) fn turn_of_sort(sort: &str) -> Option<Head> {
+/// The sort key of a part of a turn; the first, 0, is the turn's own.
+pub(super) fn part_sort(head: Head, part: u64) -> String {
+    if part == 0 { turn_sort(head) } else { format!("{}#{part:02}", turn_sort(head)) }
+}
+
+/// What sorts after a turn and its parts, and before the next turn.
+pub(super) fn after_turn(head: Head) -> String {
+    format!("{}~", turn_sort(head))
+}
+
+/// Which turn a sort key names, and which part of it.
+pub(super) fn part_of_sort(sort: &str) -> Option<(Head, u64)> {
     let (epoch, sequence) = sort.strip_prefix("turn#")?.split_once('#')?;
-    Some(Head::new(epoch.parse().ok()?, sequence.parse().ok()?))
+    let (sequence, part) = sequence.split_once('#').unwrap_or((sequence, "0"));
+    Some((Head::new(epoch.parse().ok()?, sequence.parse().ok()?), part.parse().ok()?))
 }
 
 pub(super) fn marker_sort(id: TurnId, epoch: u64) -> String {
@@ -66,7 +77,7 @@ pub(super) fn marker_prefix(id: TurnId) -> String {
 pub(super) fn epoch_of_sort(sort: &str) -> Option<u64> {
     match sort.strip_prefix("id#") {
         Some(marker) => marker.split_once('#')?.1.parse().ok(),
-        None => turn_of_sort(sort).map(|at| at.epoch),
+        None => part_of_sort(sort).map(|(at, _)| at.epoch),
     }
 }
 
@@ -114,17 +125,23 @@ mod tests {
         let mut sorts = [
             HEADER.to_owned(),
             turn_sort(Head::new(1, 10)),
+            part_sort(Head::new(1, 9), 10),
+            after_turn(Head::new(1, 9)),
+            part_sort(Head::new(1, 9), 2),
             turn_sort(Head::new(1, 9)),
             turn_sort(Head::new(1_700_000_000_000_000, 1)),
             marker_sort(TurnId::from_bytes([255; 16]), 7),
         ];
         sorts.sort();
-        let turns: Vec<Head> = sorts.iter().filter_map(|sort| turn_of_sort(sort)).collect();
-        assert_eq!(turns, [Head::new(1, 9), Head::new(1, 10), Head::new(1_700_000_000_000_000, 1)]);
-        assert_eq!(sorts[4], HEADER);
+        let turns: Vec<_> = sorts.iter().filter_map(|sort| part_of_sort(sort)).collect();
+        let nine = Head::new(1, 9);
+        let later = [(Head::new(1, 10), 0), (Head::new(1_700_000_000_000_000, 1), 0)];
+        assert_eq!(turns, [&[(nine, 0), (nine, 2), (nine, 10)][..], &later].concat());
+        assert_eq!((&sorts[4], &sorts[7]), (&after_turn(nine), &HEADER.to_owned()));
         assert!(sorts[0].starts_with("id#"));
         assert_eq!(epoch_of_sort(&sorts[0]), Some(7));
         assert_eq!(epoch_of_sort(&sorts[1]), Some(1));
+        assert_eq!(epoch_of_sort(&sorts[3]), Some(1));
         assert_eq!(epoch_of_sort(HEADER), None);
     }
 

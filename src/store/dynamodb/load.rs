@@ -1,11 +1,12 @@
 //! Loading: one consistent query from the end of the partition.
 
-use super::calls::{Backoff, Table, place, record};
+use super::calls::{Backoff, Table, place};
 use super::error::{failed, refused};
 use super::header::Header;
 use super::item::{
-    HEADER, Item, PARTITION, SORT, get_text, marker_prefix, micros, partition, text, turn_of_sort, turn_sort,
+    HEADER, Item, PARTITION, SORT, after_turn, get_text, marker_prefix, micros, part_of_sort, partition, text,
 };
+use super::parts::{Assembly, LargeTurns, PARTS_IN_A_PAGE, Taken};
 use crate::key::SessionKey;
 use crate::store::{ErrorKind, Loaded, Operation, Read, StoreError};
 use crate::turn::{Head, Turn, TurnId};
@@ -14,6 +15,7 @@ pub(super) async fn load(table: &Table, key: &SessionKey, read: &Read) -> Result
     let partition = partition(key);
     let mut pause = Backoff::new(table.patience);
     let mut known = read.known;
+    let mut torn: Option<Header> = None;
     loop {
         let marker = async {
             match read.find {
@@ -30,6 +32,11 @@ pub(super) async fn load(table: &Table, key: &SessionKey, read: &Read) -> Result
             continue;
         }
         if snapshot.is_torn(read, known) {
+            // The header has not changed since: nothing was committed or trimmed while this was read.
+            if torn.as_ref() == Some(&snapshot.header) {
+                return Err(refused(ErrorKind::Corrupt, Operation::Load));
+            }
+            torn = Some(snapshot.header);
             if !pause.wait().await {
                 return Err(refused(ErrorKind::Unavailable, Operation::Load));
             }
@@ -75,11 +82,33 @@ async fn find(
 struct Snapshot {
     header: Header,
     newest_first: Vec<(u64, Turn)>,
+    /// The next older turn has parts that are not there.
+    incomplete: bool,
 }
 
 impl Snapshot {
     fn fitting(&self, read: &Read) -> usize {
         read.window.fit(self.newest_first.iter().map(|(_, turn)| (turn.messages().len(), turn.bytes())))
+    }
+
+    /// Takes the next older item; whether an older one may be wanted.
+    fn take(&mut self, key: &SessionKey, item: Item, assembly: &mut Assembly, read: &Read) -> Result<bool, StoreError> {
+        let Some((at, part)) = get_text(&item, SORT).and_then(part_of_sort) else { return Ok(true) };
+        let Header { head, trimmed, .. } = &self.header;
+        if at.epoch > head.epoch || at.sequence > head.sequence {
+            // Committed after the header was read, or of a life that began after it.
+            return Ok(true);
+        }
+        if at.epoch < head.epoch || at.sequence <= trimmed.turns || self.newest_first.len() >= read.window.turns {
+            // What a delete, an expiry or a trim left behind: nothing older counts. Or there is enough.
+            return Ok(false);
+        }
+        match assembly.take(key, at, part, item, Operation::Load)? {
+            Taken::Part => {}
+            Taken::Turn(turn) => self.newest_first.push((at.sequence, turn)),
+            Taken::Incomplete => self.incomplete = true,
+        }
+        Ok(!self.incomplete)
     }
 
     /// A query sees each item as it was at some moment, not all at the same one: whether a turn was
@@ -90,7 +119,7 @@ impl Snapshot {
         let oldest = known.map_or(0, |known| known.sequence).max(self.header.trimmed.turns);
         let read_turns = self.newest_first.len();
         let window_full = self.fitting(read) < read_turns || read_turns >= read.window.turns;
-        gap || (!window_full && (read_turns as u64) < newest.saturating_sub(oldest))
+        gap || (!window_full && (self.incomplete || (read_turns as u64) < newest.saturating_sub(oldest)))
     }
 
     fn answer(self, read: &Read, known: Option<Head>) -> Loaded {
@@ -104,7 +133,7 @@ impl Snapshot {
         let since = known.filter(|known| fitting == self.newest_first.len() && all_newer(known));
         let mut turns: Vec<Turn> = self.newest_first.into_iter().take(fitting).map(|(_, turn)| turn).collect();
         turns.reverse();
-        Loaded::new(header.head, turns, truncated).since(since)
+        Loaded::new(header.head, turns, truncated).kept(kept).since(since)
     }
 }
 
@@ -116,13 +145,18 @@ async fn query(
     read: &Read,
     known: Option<Head>,
 ) -> Result<Option<Snapshot>, StoreError> {
-    let mut header: Option<Header> = None;
-    let mut newest_first: Vec<(u64, Turn)> = Vec::new();
+    let mut snapshot: Option<Snapshot> = None;
+    let mut assembly = Assembly::default();
     let mut from: Option<Item> = None;
-    let floor = turn_sort(known.unwrap_or(Head::ABSENT));
+    let floor = after_turn(known.unwrap_or(Head::ABSENT));
+    // So that it is the page's size that ends a page, and not the parts of large turns.
+    let parts = if table.large_turns == LargeTurns::Split { PARTS_IN_A_PAGE } else { 0 };
     loop {
-        let wanted = read.window.turns.saturating_sub(newest_first.len());
-        let limit = wanted.saturating_add(1).saturating_sub(usize::from(header.is_some())).max(1);
+        let wanted = match &snapshot {
+            Some(snapshot) => read.window.turns - snapshot.newest_first.len(),
+            None => read.window.turns.saturating_add(1),
+        };
+        let limit = if read.window.turns == 0 { wanted } else { wanted.saturating_add(parts) };
         let query = table.client.query().table_name(&table.name).consistent_read(true).scan_index_forward(false);
         let query = query.key_condition_expression("#session = :session AND #item > :floor");
         let query = query.expression_attribute_names("#session", PARTITION).expression_attribute_names("#item", SORT);
@@ -132,34 +166,33 @@ async fn query(
         let query = query.set_limit(i32::try_from(limit).ok());
         let answer =
             query.set_exclusive_start_key(from).send().await.map_err(|error| failed(error, Operation::Load))?;
-        for item in answer.items() {
-            let sort = get_text(item, SORT).unwrap_or_default();
-            let Some(header) = &header else {
-                if sort != HEADER {
-                    return Ok(None);
-                }
-                let read = Header::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Load))?;
-                if read.expired(micros(std::time::SystemTime::now())) {
-                    return Ok(None);
-                }
-                header = Some(read);
+        from = answer.last_evaluated_key;
+        for item in answer.items.unwrap_or_default() {
+            let Some(snapshot) = &mut snapshot else {
+                let Some(header) = living(&item)? else { return Ok(None) };
+                snapshot = Some(Snapshot { header, newest_first: Vec::new(), incomplete: false });
                 continue;
             };
-            let Some(at) = turn_of_sort(sort) else { continue };
-            if at.epoch > header.head.epoch || at.sequence > header.head.sequence {
-                // Committed after the header was read, or of a life that began after it.
-                continue;
+            if !snapshot.take(key, item, &mut assembly, read)? {
+                from = None;
+                break;
             }
-            if at.epoch < header.head.epoch || at.sequence <= header.trimmed.turns {
-                // What a delete, an expiry or a trim left behind: nothing older counts.
-                return Ok(Some(Snapshot { header: header.clone(), newest_first }));
-            }
-            newest_first.push((at.sequence, record(key, item, Operation::Load)?));
         }
-        let fitting = read.window.fit(newest_first.iter().map(|(_, turn)| (turn.messages().len(), turn.bytes())));
-        from = answer.last_evaluated_key;
-        if from.is_none() || fitting < newest_first.len() || newest_first.len() >= read.window.turns {
-            return Ok(header.map(|header| Snapshot { header, newest_first }));
+        let full = |snapshot: &Snapshot| {
+            let read_turns = snapshot.newest_first.len();
+            snapshot.fitting(read) < read_turns || read_turns >= read.window.turns
+        };
+        if from.is_none() || snapshot.as_ref().is_some_and(full) {
+            return Ok(snapshot);
         }
     }
+}
+
+/// The header, which is the first item that a query gives of a session that is there.
+fn living(item: &Item) -> Result<Option<Header>, StoreError> {
+    if get_text(item, SORT) != Some(HEADER) {
+        return Ok(None);
+    }
+    let header = Header::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Load))?;
+    Ok((!header.expired(micros(std::time::SystemTime::now()))).then_some(header))
 }

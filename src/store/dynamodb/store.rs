@@ -13,16 +13,13 @@ use tokio::sync::Mutex;
 
 use super::calls::Table;
 use super::delete::{self, Purged};
-use super::error::refused;
+use super::parts::LargeTurns;
 use super::{NAME, append, list, load, table};
 use crate::key::{Scope, SessionKey};
 use crate::store::{
-    Append, Appended, Cursor, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Sharing,
-    Store, StoreError, StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Loaded, Operation, Page, Read, SessionPage, Sharing, Store,
+    StoreError, StoreInfo,
 };
-
-/// The most bytes of messages in one turn: an item holds 400 KB, names and the record's frame included.
-const MAX_TURN_BYTES: usize = 350 << 10;
 
 /// How a [`DynamoDbStore`] works.
 ///
@@ -41,6 +38,7 @@ pub struct DynamoDbOptions {
     index: String,
     patience: Duration,
     attempt_timeout: Duration,
+    large_turns: LargeTurns,
     endpoint: Option<String>,
 }
 
@@ -52,6 +50,7 @@ impl DynamoDbOptions {
             index: "by_subject".to_owned(),
             patience: Duration::from_secs(8),
             attempt_timeout: Duration::from_secs(3),
+            large_turns: LargeTurns::default(),
             endpoint: None,
         }
     }
@@ -78,6 +77,14 @@ impl DynamoDbOptions {
         self
     }
 
+    /// What becomes of a turn that is larger than one item. Default: [`LargeTurns::Split`].
+    /// Instances that differ in this read each other's turns all the same.
+    #[must_use]
+    pub fn large_turns(mut self, policy: LargeTurns) -> Self {
+        self.large_turns = policy;
+        self
+    }
+
     /// Another endpoint than the region's: a VPC endpoint, or a local server.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
@@ -100,18 +107,19 @@ impl DynamoDbOptions {
             .operation_attempt_timeout(self.attempt_timeout)
             .operation_timeout(self.patience.max(self.attempt_timeout))
             .build();
-        let mut builder = aws_sdk_dynamodb::config::Builder::from(config)
-            .timeout_config(timeouts)
-            // Throttled and failed requests are repeated with growing, random pauses.
-            .retry_config(RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1)));
+        let mut builder = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts);
         if let Some(endpoint) = self.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
+        // Throttled and failed requests are repeated with growing, random pauses.
+        let retries = RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1));
         DynamoDbStore(Table {
-            client: Client::from_conf(builder.build()),
+            client: Client::from_conf(builder.clone().retry_config(retries).build()),
+            writer: Client::from_conf(builder.retry_config(RetryConfig::disabled()).build()),
             name: self.table,
             index: self.index,
             patience: self.patience,
+            large_turns: self.large_turns,
             turnstiles: (0..256).map(|_| Mutex::new(())).collect::<Arc<[_]>>(),
         })
     }
@@ -128,7 +136,7 @@ impl DynamoDbStore {
     /// serves: on-demand capacity. Any number of instances may do this at once.
     ///
     /// # Errors
-    /// [`Misconfigured`](ErrorKind::Misconfigured) without the rights.
+    /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights.
     pub async fn create_table(&self) -> Result<(), StoreError> {
         table::create(&self.0).await
     }
@@ -145,7 +153,7 @@ impl DynamoDbStore {
 
 impl Store for DynamoDbStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(MAX_TURN_BYTES)
+        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(self.0.large_turns.max_turn_bytes())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
@@ -153,9 +161,6 @@ impl Store for DynamoDbStore {
     }
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-        if append.turn.bytes() > MAX_TURN_BYTES {
-            return Err(refused(ErrorKind::TooLarge, Operation::Append));
-        }
         append::append(&self.0, key, append).await
     }
 

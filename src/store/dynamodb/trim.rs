@@ -1,9 +1,14 @@
 //! Which turns a retention drives out.
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+
 use super::calls::Table;
 use super::error::{failed, refused};
 use super::header::Header;
-use super::item::{Item, PARTITION, SORT, get_number, get_text, text, turn_of_sort, turn_sort};
+use super::item::{
+    Item, PARTITION, SORT, get_number, get_text, key_of, marker_sort, number, part_of_sort, part_sort, text, turn_sort,
+};
+use super::parts;
 use crate::store::{Append, ErrorKind, Operation, StoreError};
 use crate::turn::{Head, TurnId};
 
@@ -26,10 +31,14 @@ pub(super) async fn excess(
     while over(left, bytes) {
         let answer = oldest(table, partition, seen, from).await?;
         for item in &answer.0 {
-            let turn = Old::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Append))?;
             if !over(left, bytes) {
                 break;
             }
+            let sort = get_text(item, SORT).and_then(part_of_sort);
+            if sort.is_some_and(|(_, part)| part > 0) {
+                continue;
+            }
+            let turn = Old::read(item).ok_or_else(|| refused(ErrorKind::Corrupt, Operation::Append))?;
             left -= 1;
             bytes = bytes.saturating_sub(turn.bytes);
             old.push(turn);
@@ -42,6 +51,25 @@ pub(super) async fn excess(
     Ok(old)
 }
 
+/// Removes turns that are trimmed. A marker goes only if it is still the trimmed turn's: its id is free, and may
+/// have been stored again.
+pub(super) async fn remove(table: &Table, partition: &str, trimmed: &[Old]) -> Result<(), StoreError> {
+    let items = trimmed.iter().flat_map(|turn| turn.items()).collect();
+    table.remove(partition, items, Operation::Append).await?;
+    for turn in trimmed {
+        let delete = table.client.delete_item().table_name(&table.name);
+        let delete = delete.set_key(Some(key_of(partition, &turn.marker())));
+        let delete = delete.condition_expression("#sequence = :sequence");
+        let delete = delete.expression_attribute_names("#sequence", "sequence");
+        match delete.expression_attribute_values(":sequence", number(turn.at.sequence)).send().await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => {}
+            Err(error) => return Err(failed(error, Operation::Append)),
+        }
+    }
+    Ok(())
+}
+
 /// A page of kept turns, oldest first, without their records.
 async fn oldest(
     table: &Table,
@@ -51,10 +79,10 @@ async fn oldest(
 ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
     let query = table.client.query().table_name(&table.name).consistent_read(true).limit(32);
     let query = query.key_condition_expression("#session = :session AND #item BETWEEN :first AND :last");
-    let query = query.projection_expression("#item, turn_id, #messages, #bytes");
+    let query = query.projection_expression("#item, turn_id, #messages, #bytes, #parts");
     let query = query.expression_attribute_names("#session", PARTITION).expression_attribute_names("#item", SORT);
     let query = query.expression_attribute_names("#messages", "messages");
-    let query = query.expression_attribute_names("#bytes", "bytes");
+    let query = query.expression_attribute_names("#bytes", "bytes").expression_attribute_names("#parts", "parts");
     let first = Head::new(seen.head.epoch, seen.trimmed.turns + 1);
     let query = query.expression_attribute_values(":session", text(partition));
     let query = query.expression_attribute_values(":first", text(turn_sort(first)));
@@ -70,15 +98,30 @@ pub(super) struct Old {
     pub(super) id: TurnId,
     pub(super) messages: u64,
     pub(super) bytes: u64,
+    parts: u64,
 }
 
 impl Old {
+    /// Everything that is stored of it.
+    pub(super) fn sorts(&self) -> impl Iterator<Item = String> {
+        self.items().chain([self.marker()])
+    }
+
+    fn items(&self) -> impl Iterator<Item = String> {
+        (0..self.parts).map(|part| part_sort(self.at, part))
+    }
+
+    fn marker(&self) -> String {
+        marker_sort(self.id, self.at.epoch)
+    }
+
     fn read(item: &Item) -> Option<Self> {
         Some(Self {
-            at: turn_of_sort(get_text(item, SORT)?)?,
+            at: part_of_sort(get_text(item, SORT)?)?.0,
             id: TurnId::parse(get_text(item, "turn_id")?)?,
             messages: get_number(item, "messages")?,
             bytes: get_number(item, "bytes")?,
+            parts: parts::count(item),
         })
     }
 }

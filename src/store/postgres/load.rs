@@ -14,8 +14,8 @@ use crate::key::SessionKey;
 use crate::store::{ErrorKind, Loaded, Operation, Read, StoreError};
 use crate::turn::{Head, RecordError, Turn};
 
-/// `$1` session, `$2`-`$4` the window's turns, messages, bytes, `$5`, `$6` the known head, `$7` the
-/// turn to find.
+/// `$1` session, `$2`-`$4` the window's turns, messages, bytes, `$5`, `$6` the known head (epoch -1: none),
+/// `$7` the turn to find (all zeros: none).
 ///
 /// A turn fits the window if everything from it to the newest fits, which the running sums say row by
 /// row; the newest always fits. `since` is the known sequence if the turn after it still fits (so all
@@ -38,7 +38,7 @@ WITH head AS (
 SELECT h.epoch, h.sequence, h.since,
        h.sequence - h.trimmed_turns > least($2::bigint, 1)
          AND (h.sequence - h.trimmed_turns > $2::bigint OR h.messages > $3::bigint OR h.bytes > $4::bigint) AS truncated,
-       t.sequence, t.record, t.found, pg_is_in_recovery() AS standby
+       t.sequence, t.record, t.found, pg_is_in_recovery() AS standby, h.sequence - h.trimmed_turns AS kept
 FROM span h
 LEFT JOIN LATERAL (
     SELECT t.sequence, t.record, false AS found FROM {schema}.turn t
@@ -61,9 +61,11 @@ pub(super) async fn load(
 ) -> Result<Loaded, StoreError> {
     let session = session_id(key);
     let window = (bigint(read.window.turns), bigint(read.window.messages), bigint(read.window.bytes));
+    // Never NULL: a plan for a NULL leaves parts of the statement out, so PostgreSQL takes it for cheaper than
+    // the plan for any parameters, and goes on planning each load, which takes longer than the load itself.
     let (epoch, sequence) =
-        (read.known.map(|head| bigint(head.epoch)), read.known.map(|head| bigint(head.sequence).min(i64::MAX - 1)));
-    let find = read.find.map(|id| Uuid::from_bytes(*id.as_bytes()));
+        read.known.map_or((-1, 0), |head| (bigint(head.epoch), bigint(head.sequence).min(i64::MAX - 1)));
+    let find = read.find.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
     let rows = connection
         .query(
             statement,
@@ -91,6 +93,8 @@ pub(super) async fn load(
         let turn = Turn::from_record(key, record).map_err(|error| damaged(error, Operation::Load))?;
         if answer.found { found = Some(turn) } else { turns.push((sequence, turn)) }
     }
+    // The id that stands for none may be a turn's all the same.
+    let found = found.filter(|_| read.find.is_some());
     turns.sort_unstable_by_key(|(sequence, _)| *sequence);
     let consecutive = turns.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
     if !consecutive || turns.last().is_some_and(|(newest, _)| *newest != first.head.sequence) {
@@ -98,7 +102,7 @@ pub(super) async fn load(
     }
     let turns = turns.into_iter().map(|(_, turn)| turn).collect();
     let known = first.since.and(read.known);
-    Ok(Loaded::new(first.head, turns, first.truncated).since(known).found(found))
+    Ok(Loaded::new(first.head, turns, first.truncated).kept(first.kept).since(known).found(found))
 }
 
 /// One row: the head, repeated, and one turn.
@@ -109,6 +113,7 @@ struct Answer {
     turn: Option<(u64, Bytes)>,
     found: bool,
     standby: bool,
+    kept: u64,
 }
 
 impl Answer {
@@ -122,6 +127,7 @@ impl Answer {
             turn: sequence.map(count).zip(record.map(|json| json.0)),
             found: row.try_get::<_, Option<bool>>(6)?.unwrap_or(false),
             standby: row.try_get(7)?,
+            kept: count(row.try_get(8)?),
         })
     }
 }

@@ -27,8 +27,9 @@ if turns > 0 then
   end
   if at then
     -- A write in any case: WAIT and WAITAOF speak of what this connection wrote last.
-    redis.call('LSET', key, -1, header)
-    if ttl then redis.call('PEXPIRE', key, ARGV[11]) else redis.call('PERSIST', key) end
+    -- These need no memory, so a full server still answers a retry.
+    redis.call('PEXPIRE', key, ttl and ARGV[11] or 100000000000000)
+    if not ttl then redis.call('PERSIST', key) end
     local own = string.match(redis.call('LINDEX', key, at + 1) or '', '^1 %d+ [01] (%d+) ') or '0'
     return {'duplicate', epoch, turns, tonumber(own), redis.call('LINDEX', key, at - 1)}
   end
