@@ -65,10 +65,13 @@ where
         if request.method() == Method::GET && request.uri().path() == "/readyz" {
             let store = self.store.clone();
             return Box::pin(async move {
-                match tokio::time::timeout(PATIENCE, store.ping()).await {
-                    Ok(Ok(())) => said(StatusCode::OK, "ready\n"),
-                    _ => said(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
-                }
+                let pinged = tokio::time::timeout(PATIENCE, store.ping()).await;
+                let Err(error) = pinged.map_err(BoxError::from).and_then(|pinged| pinged.map_err(BoxError::from))
+                else {
+                    return said(StatusCode::OK, "ready\n");
+                };
+                tracing::warn!(error = &*error as &(dyn std::error::Error + 'static), "not ready");
+                said(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
             });
         }
         let response = self.inner.call(request);

@@ -208,7 +208,8 @@ impl IntoResponse for Failure {
             Self::Model(_) => StatusCode::BAD_GATEWAY,
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        tracing::warn!(failure = %self, "request failed");
+        // As an error, so that its causes are in the log, too.
+        tracing::warn!(failure = &self as &(dyn std::error::Error + 'static), "request failed");
         (status, Json(json!({"error": self.told()}))).into_response()
     }
 }
