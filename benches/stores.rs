@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
-use tower_session_memory::store::{Append, Cached, Read, RedisStore, Store};
+use tower_session_memory::store::{Append, Cached, Lineage, Read, RedisStore, Store};
 use tower_session_memory::{ConversationId, Head, Message, SessionKey, Subject, Turn, TurnId, TurnStatus, Window};
 
 use crate::common::proxy::Proxy;
@@ -272,11 +272,10 @@ async fn push(connection: &mut MultiplexedConnection, session: &str) -> Result<(
 
 async fn fill(store: &impl Store, session: &str, messages: usize) -> Result<(), Error> {
     let key = key(session);
-    let (mut head, mut newest) = (Head::ABSENT, None);
+    let (mut head, mut lineage) = (Head::ABSENT, None);
     for _ in 0..messages / 2 {
-        let append = append(head, newest);
-        newest = Some(append.turn.id());
-        head = store.append(&key, &append).await?.head;
+        let appended = store.append(&key, &append(head, lineage)).await?;
+        (head, lineage) = (appended.head, appended.lineage);
     }
     Ok(())
 }
@@ -285,15 +284,15 @@ async fn turn(store: &impl Store, session: &str, messages: usize) -> Result<(), 
     let key = key(session);
     let loaded = store.load(&key, &Read::new(Window::newest(messages / 2))).await?;
     assert_eq!(std::hint::black_box(&loaded).turns.len(), messages / 2);
-    store.append(&key, &append(loaded.head, loaded.turns.last().map(Turn::id))).await?;
+    store.append(&key, &append(loaded.head, loaded.lineage)).await?;
     Ok(())
 }
 
-/// As the layer makes it: a fresh id, a life, the head and the newest turn that were loaded.
-fn append(head: Head, newest: Option<TurnId>) -> Append {
+/// As the layer makes it: a fresh id, a life, the history that was loaded.
+fn append(head: Head, lineage: Option<Lineage>) -> Append {
     let messages = vec![Message::user("x".repeat(TEXT)), Message::assistant("x".repeat(TEXT))];
     let turn = Turn::new(TurnId::random(), TurnStatus::Complete, messages);
-    Append::new(turn, head).newest(newest).searched().ttl(Some(Duration::from_secs(3600)))
+    Append::new(turn, head).lineage(lineage).searched().ttl(Some(Duration::from_secs(3600)))
 }
 
 fn name(client: usize, task: usize) -> String {

@@ -148,7 +148,7 @@ async fn append(shared: &Shared, turn: Turn) -> CommitResult {
     let mut append =
         Append::unconditional(turn).concurrency(policy.concurrency).ttl(policy.ttl).retention(policy.retention);
     append.expected = shared.expected;
-    append.newest = shared.history.turns().last().map(Turn::id);
+    append.lineage = shared.lineage;
     let (turn, began) = ((append.turn.status(), append.turn.bytes()), Instant::now());
     // A client's id was looked for in the load and any other is fresh: only later turns can have it.
     append.searched = shared.expected.is_some() && shared.replay.is_none();
@@ -164,7 +164,7 @@ async fn append(shared: &Shared, turn: Turn) -> CommitResult {
 }
 
 fn committed(expected: Option<Head>, appended: Appended) -> Committed {
-    let Appended { head, sequence, duplicate_of } = appended;
+    let Appended { head, sequence, duplicate_of, .. } = appended;
     match duplicate_of {
         Some(turn) => Committed::Duplicate { head, turn },
         None => Committed::Stored { head, rebased: expected.is_some_and(|seen| seen.sequence + 1 != sequence) },

@@ -30,7 +30,7 @@ use crate::history::ChatHistory;
 use crate::key::SessionKey;
 use crate::message::Message;
 use crate::policy::{OnDisconnect, Policy, Roles};
-use crate::store::{Loaded, SharedStore, StoreInfo};
+use crate::store::{Lineage, Loaded, SharedStore, StoreInfo};
 use crate::turn::{Head, Turn, TurnId, TurnStatus};
 
 /// What all requests of a layer share.
@@ -85,6 +85,7 @@ pub(crate) struct Shared {
     id_is_clients: bool,
     /// `None` when the history could not be loaded.
     expected: Option<Head>,
+    lineage: Option<Lineage>,
     pending: Pending<Buffer, CommitResult>,
 }
 
@@ -118,6 +119,7 @@ impl ChatSession {
             backend,
             key,
             history: ChatHistory::new(loaded.head, loaded.turns, loaded.truncated),
+            lineage: loaded.lineage,
             replay: loaded.found,
             id: client_id.unwrap_or_else(TurnId::random),
             id_is_clients: client_id.is_some(),

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use moka::sync::Cache;
 
 use super::{
-    Append, Appended, Deleted, ErrorKind, Loaded, Page, PoolState, Read, SessionPage, Store, StoreError, StoreInfo,
+    Append, Appended, Deleted, ErrorKind, Lineage, Loaded, Page, PoolState, Read, SessionPage, Store, StoreError,
+    StoreInfo,
 };
 use crate::key::{Scope, SessionKey};
 use crate::policy::Window;
-use crate::turn::{Head, Turn, TurnId};
+use crate::turn::{Head, Turn};
 
 /// Any store, with a copy in this process of the turns that it has loaded before.
 ///
@@ -46,6 +47,7 @@ fn lock(slot: &Slot) -> MutexGuard<'_, Copy> {
 /// The newest turns of a session as of some head, without a gap.
 struct Copy {
     head: Head,
+    lineage: Option<Lineage>,
     /// Oldest first; never empty.
     turns: Vec<Turn>,
     bytes: usize,
@@ -64,7 +66,7 @@ struct Copy {
 /// A copy as it was when the store was asked for what is newer.
 struct Mark {
     head: Head,
-    newest: TurnId,
+    lineage: Option<Lineage>,
     generation: u64,
 }
 
@@ -72,18 +74,14 @@ impl Copy {
     /// After so many pushes the oldest turns that no longer fit are dropped.
     const LEEWAY: usize = 64;
 
-    fn new(head: Head, turns: Vec<Turn>, asked: Option<Window>) -> Self {
+    fn new(head: Head, lineage: Option<Lineage>, turns: Vec<Turn>, asked: Option<Window>) -> Self {
         let bytes = turns.iter().map(Turn::bytes).sum();
         let messages = turns.iter().map(|turn| turn.messages().len()).sum();
-        Self { head, turns, bytes, messages, asked, pushed: 0, generation: 0, weighed: 0 }
+        Self { head, lineage, turns, bytes, messages, asked, pushed: 0, generation: 0, weighed: 0 }
     }
 
-    fn newest(&self) -> Option<TurnId> {
-        self.turns.last().map(Turn::id)
-    }
-
-    fn mark(&self) -> Option<Mark> {
-        Some(Mark { head: self.head, newest: self.newest()?, generation: self.generation })
+    fn mark(&self) -> Mark {
+        Mark { head: self.head, lineage: self.lineage, generation: self.generation }
     }
 
     /// An estimate, with what stands around the text: keys, records, lists of messages.
@@ -93,11 +91,12 @@ impl Copy {
 
     fn replace(&mut self, loaded: &Loaded, window: Window) {
         let generation = self.generation + 1;
-        *self = Self { generation, ..Self::new(loaded.head, loaded.turns.clone(), Some(window)) };
+        *self = Self { generation, ..Self::new(loaded.head, loaded.lineage, loaded.turns.clone(), Some(window)) };
     }
 
-    fn push(&mut self, turn: Turn) {
+    fn push(&mut self, turn: Turn, lineage: Option<Lineage>) {
         self.head.sequence += 1;
+        self.lineage = lineage;
         self.bytes += turn.bytes();
         self.messages += turn.messages().len();
         self.turns.push(turn);
@@ -131,7 +130,7 @@ impl Copy {
         // this answer.
         let ahead = (self.head.sequence - mark.head.sequence) as usize;
         let later = ahead.saturating_sub(loaded.turns.len());
-        loaded.turns.drain(..).skip(ahead).for_each(|turn| self.push(turn));
+        loaded.turns.drain(..).skip(ahead).for_each(|turn| self.push(turn, loaded.lineage));
 
         let turns = &self.turns[..self.turns.len().checked_sub(later)?];
         let have = stored.min(turns.len());
@@ -181,7 +180,7 @@ impl<S: Store> Cached<S> {
 
     /// The whole window, all of it from the store, and kept.
     async fn load_whole(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
-        let whole = self.store.load(key, &Read { known: None, newest: None, ..*read }).await?;
+        let whole = self.store.load(key, &Read { known: None, lineage: None, ..*read }).await?;
         self.keep(key, &whole, read.window);
         Ok(whole)
     }
@@ -194,7 +193,7 @@ impl<S: Store> Cached<S> {
         slot: &Slot,
         mark: &Mark,
     ) -> Result<Option<Loaded>, StoreError> {
-        let asked = Read { known: Some(mark.head), newest: Some(mark.newest), ..*read };
+        let asked = Read { known: Some(mark.head), lineage: mark.lineage, ..*read };
         let loaded = self.store.load(key, &asked).await?;
         if loaded.since.is_none() {
             // Another life, turns that were lost, or more news than fits: this is the whole window.
@@ -221,24 +220,25 @@ impl<S: Store> Cached<S> {
                 lock(&slot).replace(loaded, window);
                 slot
             }
-            None => Arc::new(Mutex::new(Copy::new(loaded.head, loaded.turns.clone(), Some(window)))),
+            None => Arc::new(Mutex::new(Copy::new(loaded.head, loaded.lineage, loaded.turns.clone(), Some(window)))),
         };
         self.copies.insert(key.clone(), slot);
     }
 
     /// The turn that was just stored is the one that the next load need not fetch.
-    fn extend(&self, key: &SessionKey, append: &Append, head: Head) {
+    fn extend(&self, key: &SessionKey, append: &Append, appended: &Appended) {
+        let (head, lineage) = (appended.head, appended.lineage);
         match self.copies.get(key) {
             Some(slot) => {
                 let mut copy = lock(&slot);
                 // Unless turns of others are in between: the next load fetches them along with this one.
                 let follows = copy.head == Head::new(head.epoch, head.sequence - 1);
-                if follows && append.newest.is_some() && append.newest == copy.newest() {
-                    copy.push(append.turn.clone());
+                if follows && append.lineage == copy.lineage {
+                    copy.push(append.turn.clone(), lineage);
                 }
             }
             None if head.sequence == 1 => {
-                let copy = Copy::new(head, vec![append.turn.clone()], None);
+                let copy = Copy::new(head, lineage, vec![append.turn.clone()], None);
                 self.copies.insert(key.clone(), Arc::new(Mutex::new(copy)));
             }
             None => {}
@@ -275,7 +275,7 @@ impl<S: Store> Store for Cached<S> {
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
         let slot = self.copies.get(key);
-        let mark = slot.as_ref().and_then(|slot| lock(slot).mark());
+        let mark = slot.as_ref().map(|slot| lock(slot).mark());
         let whole = match (&slot, &mark) {
             (Some(slot), Some(mark)) => self.load_newer(key, read, slot, mark).await?,
             _ => None,
@@ -290,7 +290,7 @@ impl<S: Store> Store for Cached<S> {
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
         let appended = self.store.append(key, append).await;
         match &appended {
-            Ok(appended) if appended.duplicate_of.is_none() => self.extend(key, append, appended.head),
+            Ok(appended) if appended.duplicate_of.is_none() => self.extend(key, append, appended),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::RolledBack) => {
                 self.copies.invalidate(key)

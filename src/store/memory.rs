@@ -78,12 +78,6 @@ impl Session {
         self.head.sequence - self.turns.len() as u64
     }
 
-    /// Whether the turn that the caller has seen at this head is another one here.
-    fn replaced(&self, head: Head, newest: Option<TurnId>) -> bool {
-        let there = head.sequence.checked_sub(self.base() + 1).and_then(|index| self.turns.get(index as usize));
-        head.epoch == self.head.epoch && matches!((there, newest), (Some(turn), Some(seen)) if turn.id() != seen)
-    }
-
     fn find(&self, id: TurnId) -> Option<(u64, &Turn)> {
         let index = self.turns.iter().position(|turn| turn.id() == id)?;
         Some((self.base() + index as u64 + 1, &self.turns[index]))
@@ -126,9 +120,6 @@ impl InMemory {
         let head = live.map_or(Head::ABSENT, |session| session.head);
         if let Some(expected) = append.expected {
             admit(head, expected, append.concurrency, live.is_some_and(|session| session.reborn))?;
-            if live.is_some_and(|session| session.replaced(expected, append.newest)) {
-                return Err(ErrorKind::RolledBack);
-            }
         }
 
         if state.bytes + append.turn.bytes() > self.limits.bytes
@@ -192,8 +183,7 @@ impl Store for InMemory {
         };
         let newest_first = || session.turns.iter().rev().map(|turn| (turn.messages().len(), turn.bytes()));
         let fitting = read.window.fit(newest_first());
-        let known = read.known.filter(|known| !session.replaced(*known, read.newest));
-        let newer = known.filter(|known| known.epoch == session.head.epoch).and_then(|known| {
+        let newer = read.known.filter(|known| known.epoch == session.head.epoch).and_then(|known| {
             let newer = session.head.sequence.checked_sub(known.sequence)?;
             usize::try_from(newer).ok().filter(|newer| *newer <= fitting)
         });

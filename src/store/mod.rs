@@ -48,8 +48,8 @@ pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub use self::types::{
-    Append, Appended, Cursor, Deleted, Durability, Loaded, Page, PoolState, Read, SessionEntry, SessionPage, Sharing,
-    StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Lineage, Loaded, Page, PoolState, Read, SessionEntry, SessionPage,
+    Sharing, StoreInfo,
 };
 
 use crate::key::{Scope, SessionKey};
@@ -80,7 +80,7 @@ use crate::turn::Head;
 ///      was absent ([`Head::ABSENT`](crate::Head::ABSENT)) and has meanwhile begun its *first*
 ///      life since then is not gone: two first turns are like any two turns;
 ///   3. it has fewer turns than expected: [`ErrorKind::RolledBack`]; also, in a store that may lose
-///      turns it has acknowledged, when another turn than [`Append::newest`] stands where that stood;
+///      turns it has acknowledged, when [`Append::lineage`] says that it has lost some of them;
 ///   4. it has more: [`ErrorKind::Conflict`] if [`Strict`](crate::Concurrency::Strict), else go on;
 ///   5. store the turn, move the session's end of life to now + `ttl`, trim whole oldest turns that
 ///      exceed the retention, never the new one.

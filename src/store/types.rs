@@ -100,6 +100,15 @@ impl Durability {
     }
 }
 
+/// Tells two histories with the same head apart.
+///
+/// A store that replicates asynchronously may lose acknowledged turns in a failover, and other turns
+/// may take their numbers before anybody notices. Each append of such a store has a number of its own,
+/// drawn at random: the same number at the same place means the same turns up to there. Only the store
+/// that gave it can tell what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lineage(pub u64);
+
 /// What to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,10 +117,9 @@ pub struct Read {
     pub window: Window,
     /// A head that the caller already has the history of: only newer turns are wanted.
     pub known: Option<Head>,
-    /// The newest turn of that known history, where the caller can say it. A store that may lose turns
-    /// it has acknowledged tells by it that others have taken their places, and does not answer with
-    /// what is newer than a history that never was.
-    pub newest: Option<TurnId>,
+    /// The [`Loaded::lineage`] of that known history: a store that gives one does not answer with what is
+    /// newer than turns that it has lost.
+    pub lineage: Option<Lineage>,
     /// A turn to look for in the whole session, for replays.
     pub find: Option<TurnId>,
 }
@@ -119,7 +127,7 @@ pub struct Read {
 impl Read {
     /// The newest turns that fit.
     pub const fn new(window: Window) -> Self {
-        Self { window, known: None, newest: None, find: None }
+        Self { window, known: None, lineage: None, find: None }
     }
 
     /// Only what is newer than this head.
@@ -129,10 +137,10 @@ impl Read {
         self
     }
 
-    /// The newest turn of the known history.
+    /// The lineage of the known history.
     #[must_use]
-    pub const fn newest(mut self, id: TurnId) -> Self {
-        self.newest = Some(id);
+    pub const fn lineage(mut self, lineage: Option<Lineage>) -> Self {
+        self.lineage = lineage;
         self
     }
 
@@ -164,6 +172,8 @@ pub struct Loaded {
     /// How many turns of the session are stored, where the store knows without counting. `Cached`
     /// needs it: without, it asks for the whole window again wherever the session fits in it.
     pub kept: Option<u64>,
+    /// Which history this is, from a store that may lose turns it has acknowledged.
+    pub lineage: Option<Lineage>,
 }
 
 impl Loaded {
@@ -174,7 +184,7 @@ impl Loaded {
 
     /// These turns, ending at this head.
     pub fn new(head: Head, turns: Vec<Turn>, truncated: bool) -> Self {
-        Self { head, turns, truncated, since: None, found: None, kept: None }
+        Self { head, turns, truncated, since: None, found: None, kept: None, lineage: None }
     }
 
     /// The same, with the number of turns that are stored.
@@ -207,10 +217,10 @@ pub struct Append {
     pub turn: Turn,
     /// The head that its history was loaded at; `None` appends to whatever is there.
     pub expected: Option<Head>,
-    /// The newest turn of that history, where the caller can say it. A store that may lose turns it has
-    /// acknowledged refuses a turn whose history it lost, even when others have taken the places:
-    /// [`ErrorKind::RolledBack`](super::ErrorKind::RolledBack).
-    pub newest: Option<TurnId>,
+    /// The [`Loaded::lineage`] of that history: a store that gives one refuses a turn whose history it has
+    /// lost, even when other turns have taken the places
+    /// ([`ErrorKind::RolledBack`](super::ErrorKind::RolledBack)).
+    pub lineage: Option<Lineage>,
     /// What happens when other turns were stored since.
     pub concurrency: Concurrency,
     /// The session's life from now on; `None` for ever.
@@ -233,7 +243,7 @@ impl Append {
         Self {
             turn,
             expected: None,
-            newest: None,
+            lineage: None,
             concurrency: Concurrency::Rebase,
             ttl: None,
             retention: Retention::default(),
@@ -241,10 +251,10 @@ impl Append {
         }
     }
 
-    /// The newest turn of the history that was loaded.
+    /// The lineage of the history that was loaded.
     #[must_use]
-    pub fn newest(mut self, id: Option<TurnId>) -> Self {
-        self.newest = id;
+    pub fn lineage(mut self, lineage: Option<Lineage>) -> Self {
+        self.lineage = lineage;
         self
     }
 
@@ -287,17 +297,19 @@ pub struct Appended {
     pub sequence: u64,
     /// The turn that was already stored under this id; nothing was stored now.
     pub duplicate_of: Option<Turn>,
+    /// Which history ends with the turn that was stored now, as [`Loaded::lineage`].
+    pub lineage: Option<Lineage>,
 }
 
 impl Appended {
     /// Stored now, as the newest turn.
     pub const fn stored(head: Head) -> Self {
-        Self { head, sequence: head.sequence, duplicate_of: None }
+        Self { head, sequence: head.sequence, duplicate_of: None, lineage: None }
     }
 
     /// Stored before, at this place.
     pub const fn duplicate(head: Head, sequence: u64, turn: Turn) -> Self {
-        Self { head, sequence, duplicate_of: Some(turn) }
+        Self { head, sequence, duplicate_of: Some(turn), lineage: None }
     }
 }
 

@@ -169,8 +169,8 @@ impl Crowd {
             let messages = vec![Message::user(&text), Message::assistant(text)];
             let turn = Turn::new(TurnId::random(), TurnStatus::Complete, messages);
             let mark = Mark::from(&turn);
-            let newest = loaded.turns.last().map(Turn::id);
-            let append = Append::new(turn, loaded.head).newest(newest).searched().ttl(Some(Duration::from_secs(3600)));
+            let append =
+                Append::new(turn, loaded.head).lineage(loaded.lineage).searched().ttl(Some(Duration::from_secs(3600)));
             let began = self.now();
             self.sent.fetch_add(1, Ordering::Relaxed);
             let what = match pod.append(&self.key(index), &append).await {

@@ -25,7 +25,11 @@ pub(super) async fn the_first_turn_begins_the_session(instances: &Instances) -> 
     ensure!(answer.duplicate_of.is_none(), "the first turn is said to be a duplicate");
     for session in [session.clone(), session.elsewhere()] {
         let loaded = session.holds(std::slice::from_ref(&first)).await?;
-        let expected = Loaded { kept: loaded.kept, ..Loaded::new(answer.head, vec![first.clone()], false) };
+        let expected = Loaded {
+            kept: loaded.kept,
+            lineage: loaded.lineage,
+            ..Loaded::new(answer.head, vec![first.clone()], false)
+        };
         ensure!(loaded == expected && loaded.kept.is_none_or(|kept| kept == 1), "loaded {loaded:?}");
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! How a store comes about.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bb8::Pool;
@@ -96,7 +96,15 @@ impl RedisStore {
 
     fn on(servers: Servers, prefix: String, ack: RedisAck, durability: Durability) -> Self {
         let names = Names::new(prefix);
-        Self { servers, names, scripts: Scripts::new(), ack, durability, trims: AtomicBool::new(false) }
+        Self {
+            servers,
+            names,
+            scripts: Scripts::new(),
+            ack,
+            durability,
+            trims: AtomicBool::new(false),
+            lineages: AtomicU64::new(u128::from_ne_bytes(crate::hex::random_16()) as u64),
+        }
     }
 }
 

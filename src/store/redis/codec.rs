@@ -8,13 +8,14 @@
 //!  1  {"v":1,"id":"6f1c...e2","at":...,"messages":[...],"sum":"..."}       record
 //!  2  6f1c...e2                                                           id
 //!  3  1 1732450000000000 0 1 412 2 1732450000000 6f1c0a88b1d2c3e4
-//!     version, epoch, reborn, turns, bytes, messages, at, newest turn
+//!     version, epoch, reborn, turns, bytes, messages, at, lineage
 //! ```
 //!
 //! A header is never written again. It counts from the beginning of the life, so how much any run of
 //! turns takes up is the difference of two headers, and trimming the oldest turns leaves the header of
-//! the last one trimmed as the first element. It names the turn before it (the first half of its id),
-//! so that turns which were lost, and whose places others have taken since, are noticed.
+//! the last one trimmed as the first element. Its last field is a
+//! number of its append alone, so that turns which were lost, and whose places others have taken since,
+//! are noticed, even where the same turn was stored again.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,8 +23,8 @@ use redis::Value;
 
 use super::failure::Failure;
 use crate::key::{SessionKey, Subject};
-use crate::store::{Loaded, Read};
-use crate::turn::{Head, RecordError, Turn, TurnId};
+use crate::store::{Lineage, Loaded, Read};
+use crate::turn::{Head, RecordError, Turn};
 
 /// The version of the header that this build writes and reads.
 const VERSION: u64 = 1;
@@ -72,23 +73,12 @@ pub(super) struct Header {
     pub(super) epoch: u64,
     pub(super) turns: u64,
     at: u64,
-    newest: Option<Tag>,
+    lineage: Option<Lineage>,
 }
 
-/// The first half of a turn's id.
-type Tag = [u8; 8];
-
-fn tag(id: TurnId) -> Tag {
-    let mut tag = [0; 8];
-    tag.copy_from_slice(&id.as_bytes()[..8]);
-    tag
-}
-
-/// A turn as headers name it.
-pub(super) fn tag_text(id: TurnId) -> String {
-    let mut text = id.to_string();
-    text.truncate(16);
-    text
+/// A lineage as headers have it; empty for none.
+pub(super) fn lineage_text(lineage: Option<Lineage>) -> String {
+    lineage.map_or_else(String::new, |Lineage(number)| format!("{number:016x}"))
 }
 
 impl Header {
@@ -105,12 +95,12 @@ impl Header {
         let unreadable = || Failure::Unreadable("a header of the session cannot be read");
         let mut next = || field().ok_or_else(unreadable);
         let (epoch, _reborn, turns, _bytes, _messages, at) = (next()?, next()?, next()?, next()?, next()?, next()?);
-        let newest = match fields.next() {
+        let lineage = match fields.next() {
             Some("") => None,
-            Some(digits) => Some(u64::from_str_radix(digits, 16).map_err(|_| unreadable())?.to_be_bytes()),
+            Some(digits) => Some(Lineage(u64::from_str_radix(digits, 16).map_err(|_| unreadable())?)),
             None => return Err(unreadable()),
         };
-        Ok(Self { epoch, turns, at, newest })
+        Ok(Self { epoch, turns, at, lineage })
     }
 
     pub(super) fn head(&self) -> Head {
@@ -121,9 +111,9 @@ impl Header {
         UNIX_EPOCH + Duration::from_millis(self.at)
     }
 
-    /// Whether this is what the caller knows: of the same life, as many turns, and the same newest one.
-    fn is(&self, known: Head, newest: Option<TurnId>) -> bool {
-        self.head() == known && newest.is_none_or(|newest| self.newest == Some(tag(newest)))
+    /// Whether this is what the caller knows: of the same life, as many turns, and the same ones.
+    fn is(&self, known: Head, lineage: Option<Lineage>) -> bool {
+        self.head() == known && (lineage.is_none() || self.lineage == lineage)
     }
 }
 
@@ -176,7 +166,7 @@ impl Tail {
 
     /// Whether this begins just where the caller's own knowledge ends.
     pub(super) fn follows(&self, read: &Read) -> bool {
-        read.known.is_some_and(|known| self.first.is(known, read.newest))
+        read.known.is_some_and(|known| self.first.is(known, read.lineage))
     }
 
     /// The answer to a load whose turns are at the end of this tail. `kept` turns are stored, where
@@ -196,6 +186,7 @@ impl Tail {
         let mut loaded = Loaded::new(last.head(), turns, older).since(since);
         // Of a window that ends before the session does, no command but a count tells what is stored.
         loaded.kept = if older && since.is_none() { None } else { kept.or(Some(count as u64)) };
+        loaded.lineage = last.lineage;
         Ok(loaded)
     }
 }

@@ -1,12 +1,12 @@
 //! The store itself: one command to load, one to append.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::codec::{Names, Tail, bytes, decode, tag_text};
+use super::codec::{Names, Tail, bytes, decode, lineage_text};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
 use super::probe::RedisAck;
@@ -16,8 +16,8 @@ use super::{FENCE, NAME};
 use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
-    Append, Appended, Deleted, Durability, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing, Store,
-    StoreError, StoreInfo, unix_millis,
+    Append, Appended, Deleted, Durability, Lineage, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing,
+    Store, StoreError, StoreInfo, unix_millis,
 };
 use crate::turn::Head;
 
@@ -33,6 +33,8 @@ pub struct RedisStore {
     /// Whether sessions here lose old turns, as far as this process has seen: then positions in the
     /// list do not follow from a head alone.
     pub(super) trims: AtomicBool,
+    /// The next append's number, counted from a random one.
+    pub(super) lineages: AtomicU64,
 }
 
 impl RedisStore {
@@ -73,7 +75,7 @@ impl RedisStore {
         let call = Call { script: &self.scripts.load, keys: &[&name], confirm: None };
         let reply = call.run(&self.servers, |command| {
             command.arg(read.window.turns).arg(read.window.messages).arg(read.window.bytes);
-            command.arg(known.epoch).arg(known.sequence).arg(read.newest.map_or_else(String::new, tag_text));
+            command.arg(known.epoch).arg(known.sequence).arg(lineage_text(read.lineage));
             command.arg(read.find.map_or_else(String::new, |id| id.to_string()));
         });
         let mut answer = elements(reply.await?.value)?.into_iter();
@@ -94,6 +96,7 @@ impl RedisStore {
         let name = self.names.session(key);
         let index = key.subject().map(|subject| self.names.index(subject));
         let record = append.turn.to_record(key);
+        let lineage = Lineage(self.lineages.fetch_add(1, Ordering::Relaxed));
         let (ttl, at) = (append.ttl.and_then(millis), unix_millis(append.turn.at()));
         let arguments = |command: &mut Cmd| {
             command.arg(append.turn.id().to_string()).arg(&record);
@@ -102,10 +105,11 @@ impl RedisStore {
                 Some(head) => command.arg(head.epoch).arg(head.sequence),
                 None => command.arg("").arg(0),
             };
-            command.arg(append.newest.map_or_else(String::new, tag_text));
+            command.arg(lineage_text(append.lineage));
             command.arg(u8::from(append.concurrency == Concurrency::Strict)).arg(u8::from(append.searched));
             // By the caller's clock, as the turn's own time: asking the server takes a sixth of the script.
             command.arg(optional(ttl)).arg(optional(ttl.map(with_slack))).arg(key.encoded()).arg(at);
+            command.arg(lineage_text(Some(lineage)));
             if append.retention != Retention::default() {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
@@ -130,7 +134,7 @@ impl RedisStore {
                 if append.retention.turns.is_some_and(|most| head.sequence > most) {
                     self.trims.store(true, Ordering::Relaxed);
                 }
-                Ok(Appended::stored(head))
+                Ok(Appended { lineage: Some(lineage), ..Appended::stored(head) })
             }
             Answer::Duplicate { head, sequence, record } => {
                 Ok(Appended::duplicate(head, sequence, decode(key, record)?))

@@ -1,17 +1,17 @@
 -- Appends one turn to the session at KEYS[1]: decides and writes in one atomic step.
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
--- ARGV: id, record, bytes, messages, expected epoch ('' for whatever is there) and turns, the newest
--- turn that the caller has seen ('' for unknown), whether it is strict, whether it has searched,
+-- ARGV: id, record, bytes, messages, expected epoch ('' for whatever is there) and turns, the lineage
+-- that the caller has seen ('' for unknown), whether it is strict, whether it has searched,
 -- time to live ('' for ever) and what it may be set to, the index's member, the time in milliseconds;
--- where something is trimmed, most turns and most bytes.
+-- this append's lineage; where something is trimmed, most turns and most bytes.
 local key, id = KEYS[1], ARGV[1]
 local expected_epoch, expected_turns, seen = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local ttl, now = tonumber(ARGV[10]), ARGV[13]
 
 local header = redis.call('LINDEX', key, -1)
-local life, epoch, reborn, turns, bytes, messages, newest = '', '0', '0', 0, 0, 0, ''
+local life, epoch, reborn, turns, bytes, messages, lineage = '', '0', '0', 0, 0, 0, ''
 if header then
-  life, epoch, reborn, turns, bytes, messages, newest =
+  life, epoch, reborn, turns, bytes, messages, lineage =
     string.match(header, '^(1 (%d+) ([01])) (%d+) (%d+) (%d+) %d+ (%x*)$')
   if not life then return {'unreadable', header} end
   turns = tonumber(turns)
@@ -44,7 +44,7 @@ if expected_epoch ~= '' then
     return {'rolled_back'}
   elseif seen ~= '' then
     -- Lost turns whose places others have taken since.
-    local there = newest
+    local there = lineage
     if turns > expected_turns then
       local place = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1)
       there = place and string.match(place, '(%x*)$') or seen
@@ -57,9 +57,9 @@ end
 -- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
 -- what is kept is the difference of two.
 local dropped = 0
-if ARGV[14] then
+if ARGV[15] then
   local kept = turns > 0 and (redis.call('LLEN', key) - 1) / 3 or 0
-  local most_turns, most_bytes = tonumber(ARGV[14]), tonumber(ARGV[15])
+  local most_turns, most_bytes = tonumber(ARGV[15]), tonumber(ARGV[16])
   if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
   while most_bytes and dropped < kept do
     local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ [01] %d+ (%d+) ')
@@ -77,7 +77,7 @@ if epoch == '0' then
   life = '1 ' .. epoch .. ' 0'
 end
 local new = string.format('%s %d %d %d %s %s',
-  life, turns + 1, bytes + ARGV[3], messages + ARGV[4], now, string.sub(id, 1, 16))
+  life, turns + 1, bytes + ARGV[3], messages + ARGV[4], now, ARGV[14])
 if header then
   redis.call('RPUSH', key, ARGV[2], id, new)
 else

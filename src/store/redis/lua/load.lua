@@ -1,6 +1,6 @@
 -- Reads the newest turns of the session at KEYS[1] that fit a window, and one turn by its id.
 -- Only what fits is sent: a window of bytes cannot be counted in list elements by the client.
--- ARGV: most turns, messages and bytes; the known epoch, turns and newest turn; the id to find.
+-- ARGV: most turns, messages and bytes; the known epoch, turns and lineage; the id to find.
 local key = KEYS[1]
 local most_turns, most_messages, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local known_epoch, known_turns, seen, find = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
