@@ -8,8 +8,13 @@
 
 #![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[allow(dead_code, unreachable_pub, reason = "this benchmark uses its own part")]
+#[path = "../tests/common"]
+mod common {
+    pub mod chance;
+    pub mod proxy;
+    pub mod servers;
+}
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
