@@ -130,6 +130,10 @@ impl Copy {
         // this answer.
         let ahead = (self.head.sequence - mark.head.sequence) as usize;
         let later = ahead.saturating_sub(loaded.turns.len());
+        let added = &self.turns[self.turns.len().checked_sub(ahead)?..];
+        if added.iter().zip(&loaded.turns).any(|(ours, theirs)| ours.id() != theirs.id()) {
+            return None;
+        }
         loaded.turns.drain(..).skip(ahead).for_each(|turn| self.push(turn, loaded.lineage));
 
         let turns = &self.turns[..self.turns.len().checked_sub(later)?];
@@ -142,7 +146,8 @@ impl Copy {
         };
         let covered = self.asked.is_some_and(|asked| within(window, asked));
         let more_may_fit = fitting == have && have < stored && fitting < window.turns;
-        if more_may_fit && !covered {
+        // Before its later turns came, older ones may have fitted that were dropped for them.
+        if more_may_fit && !(covered && later == 0) {
             return None;
         }
         loaded.turns = turns[turns.len() - fitting..].to_vec();
@@ -318,5 +323,50 @@ impl<S: Store> Store for Cached<S> {
 impl<S: fmt::Debug> fmt::Debug for Cached<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cached").field("store", &self.store).field("bytes", &self.copies.weighted_size()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use crate::turn::{TurnId, TurnStatus};
+
+    fn turns(count: usize) -> Vec<Turn> {
+        let turn = |_| Turn::new(TurnId::random(), TurnStatus::Complete, vec![Message::user("hello")]);
+        (0..count).map(turn).collect()
+    }
+
+    /// What a store that holds all of them answered when it had `upto` turns.
+    fn newer(all: &[Turn], known: u64, upto: u64) -> Loaded {
+        let news = all[known as usize..upto as usize].to_vec();
+        Loaded::new(Head::new(1, upto), news, false).kept(upto).since(Some(Head::new(1, known)))
+    }
+
+    /// A load that is on its way while others append.
+    #[test]
+    fn an_answer_from_before_later_turns_is_whole_or_none() {
+        let (all, window) = (turns(200), Window::newest(10));
+        for appended in 0..150 {
+            for upto in 20..=20 + appended {
+                let mut copy = Copy::new(Head::new(1, 20), None, all[10..20].to_vec(), Some(window));
+                let mark = copy.mark();
+                all[20..20 + appended].iter().for_each(|turn| copy.push(turn.clone(), None));
+                let Some(whole) = copy.merge(&mark, newer(&all, 20, upto as u64), window) else { continue };
+                assert_eq!(whole.turns, all[upto - 10..upto], "of {appended} appended, those up to {upto}");
+                assert_eq!((whole.head, whole.truncated, whole.since), (Head::new(1, upto as u64), true, None));
+            }
+        }
+    }
+
+    #[test]
+    fn turns_that_another_pod_put_in_their_places_are_not_mixed_with_ours() {
+        let (all, window) = (turns(5), Window::ALL);
+        let mut copy = Copy::new(Head::new(1, 2), None, all[..2].to_vec(), Some(window));
+        let mark = copy.mark();
+        copy.push(all[2].clone(), None);
+        let mut theirs = newer(&all, 2, 4);
+        theirs.turns[0] = all[4].clone();
+        assert_eq!(copy.merge(&mark, theirs, window), None);
     }
 }
