@@ -346,14 +346,14 @@ mod tests {
     /// A load that is on its way while others append.
     #[test]
     fn an_answer_from_before_later_turns_is_whole_or_none() {
-        let (all, window) = (turns(200), Window::newest(10));
+        let (all, window) = (turns(270), Window::newest(100));
         for appended in 0..150 {
-            for upto in 20..=20 + appended {
-                let mut copy = Copy::new(Head::new(1, 20), None, all[10..20].to_vec(), Some(window));
+            for upto in 120..=120 + appended {
+                let mut copy = Copy::new(Head::new(1, 120), None, all[20..120].to_vec(), Some(window));
                 let mark = copy.mark();
-                all[20..20 + appended].iter().for_each(|turn| copy.push(turn.clone(), None));
-                let Some(whole) = copy.merge(&mark, newer(&all, 20, upto as u64), window) else { continue };
-                assert_eq!(whole.turns, all[upto - 10..upto], "of {appended} appended, those up to {upto}");
+                all[120..120 + appended].iter().for_each(|turn| copy.push(turn.clone(), None));
+                let Some(whole) = copy.merge(&mark, newer(&all, 120, upto as u64), window) else { continue };
+                assert_eq!(whole.turns, all[upto - 100..upto], "of {appended} appended, those up to {upto}");
                 assert_eq!((whole.head, whole.truncated, whole.since), (Head::new(1, upto as u64), true, None));
             }
         }
