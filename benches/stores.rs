@@ -1,6 +1,7 @@
 //! What a turn costs on Redis, beside the raw client in the same run:
 //! `cargo bench --features cache,redis --bench stores`. Read the ratios; the rates are this machine's.
-//! `... --bench stores -- 200 50` measures one cell: 200 messages, 50 at once.
+//! `... --bench stores -- 200 50` measures one cell: 200 messages, 50 at once; `-- delayed` what is behind
+//! the proxy.
 //!
 //! A turn is: load the newest messages of a session, append two. The raw client does `LRANGE` of the
 //! messages and a pipelined `RPUSH` and `EXPIRE` on one multiplexed connection, which is **not**
@@ -46,13 +47,15 @@ fn main() -> Result<(), Error> {
         if let [messages, tasks] = cell[..] {
             return direct(&server, messages, tasks).await;
         }
+        if std::env::args().any(|argument| argument == "delayed") {
+            return delayed(&server).await;
+        }
         println!("direct: turns/s (median of {ROUNDS} rounds), p50, p99, CPU per turn of client and server");
         for messages in [20, 200, 2_000] {
             for tasks in [1, 50, 500] {
                 direct(&server, messages, tasks).await?;
             }
         }
-        println!("\nbehind a proxy that adds 1 ms each way, 20 messages, 128 at once");
         delayed(&server).await
     })
 }
@@ -89,16 +92,18 @@ async fn store(url: &str, connections: u32) -> Result<RedisStore, Error> {
 }
 
 async fn delayed(server: &RedisServer) -> Result<(), Error> {
+    println!("\nbehind a proxy that adds 1 ms each way, 20 messages, 128 at once");
     server.ask::<()>("FLUSHALL");
     let proxy = Proxy::with_delay(server.port, 0, Duration::from_millis(1)).await;
     let (url, size) = (proxy.url(), 4);
     let manager = bb8_redis::RedisConnectionManager::new(url.as_str())?;
     let exclusive = bb8::Pool::builder().max_size(size).build(manager).await?;
-    let store = store(&url, size).await?;
+    let (alone, pod) = (store(&url, size).await?, Arc::new(Cached::new(store(&url, size).await?, 4 << 30)));
     let clients = vec![
         ("one multiplexed connection", Client::Raw(Raw::connect(&url).await?)),
         ("exclusive bb8-redis pool of 4", Client::Exclusive(exclusive)),
-        ("RedisStore, 4 connections", Client::Store(Arc::new(store))),
+        ("RedisStore, 4 connections", Client::Store(Arc::new(alone))),
+        ("Cached, warm, 4 connections", Client::Pods([pod.clone(), pod])),
     ];
     measure(&clients, None, 20, 128, 12).await?;
     Ok(())
