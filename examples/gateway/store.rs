@@ -17,6 +17,7 @@ pub(crate) async fn open(store: &str) -> Result<SharedStore, BoxError> {
         Some(("postgres" | "postgresql", _)) => {
             Ok(SharedStore::new(tower_session_memory::store::PostgresStore::connect(store).await?))
         }
-        _ => Err(format!("--store {store}: not one of {}", super::options::STORES).into()),
+        // Not repeated: it may hold a password.
+        _ => Err(format!("--store: it must be {}", super::options::STORES).into()),
     }
 }

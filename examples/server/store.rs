@@ -42,7 +42,11 @@ pub(crate) async fn open(store: &str) -> Result<SharedStore, Box<dyn Error>> {
             Ok(SharedStore::new(store))
         }
         // Not repeated: it may hold a password.
-        _ => Err(format!("--store: it must be {}", STORES.join(", ")).into()),
+        _ => Err(format!(
+            "--store: it must be {}; other stores are built in by --features redis,cache,resilience or postgres or dynamodb",
+            STORES.join(", ")
+        )
+        .into()),
     }
 }
 
