@@ -131,7 +131,7 @@ impl Copy {
         let ahead = (self.head.sequence - mark.head.sequence) as usize;
         let later = ahead.saturating_sub(loaded.turns.len());
         let added = &self.turns[self.turns.len().checked_sub(ahead)?..];
-        if added.iter().zip(&loaded.turns).any(|(ours, theirs)| ours.id() != theirs.id()) {
+        if added.iter().zip(&loaded.turns).any(|(ours, theirs)| ours != theirs) {
             return None;
         }
         loaded.turns.drain(..).skip(ahead).for_each(|turn| self.push(turn, loaded.lineage));
@@ -279,6 +279,10 @@ impl<S: Store> Store for Cached<S> {
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
+        if read.known.is_some() && read.lineage.is_some() {
+            // The caller has a copy of its own, and only the store can say whether it still holds.
+            return self.store.load(key, read).await;
+        }
         let slot = self.copies.get(key);
         let mark = slot.as_ref().map(|slot| lock(slot).mark());
         let whole = match (&slot, &mark) {

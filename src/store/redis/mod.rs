@@ -29,7 +29,7 @@
 //! Redis may keep up to two seconds of writes in its own memory while a disk is slow.
 //! Redis replicates asynchronously: without [`RedisAck::replicas`] a failover may lose turns. An append
 //! by who has read one of them notices ([`ErrorKind::RolledBack`](super::ErrorKind::RolledBack)) and
-//! does not go on as if nothing had happened, unless other pods have filled the gap by then.
+//! does not go on as if nothing had happened, also once other pods have filled the gap.
 //!
 //! # Connections
 //! A few connections, each shared by many calls. One whose peer hangs up is replaced at once; one
