@@ -189,7 +189,7 @@ fn settings_that_do_not_fit_are_refused_at_the_start() {
         (plain(&["--upstream", "demo:", "--jwks", &broken]), "--jwks needs --issuer and --audience"),
         (plain(&["--upstream", "demo:", "--issuer", "i"]), "go with --jwks"),
         (plain(&["--upstream", "localhost"]), "http://"),
-        (plain(&["--upstream", "demo:", "--store", "mysql://x"]), "--store mysql://x"),
+        (plain(&["--upstream", "demo:", "--store", "mysql://x"]), "--store: it must be memory:"),
         (plain(&["--upstream", "demo:", "--listen", "nowhere"]), "nowhere"),
         (plain(&["--listen"]), "--listen needs a value"),
         (plain(&["--verbose", "x"]), "--verbose"),
