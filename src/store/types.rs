@@ -103,11 +103,11 @@ impl Durability {
 /// Tells two histories with the same head apart.
 ///
 /// A store that replicates asynchronously may lose acknowledged turns in a failover, and other turns
-/// may take their numbers before anybody notices. Each append of such a store has a number of its own,
-/// drawn at random: the same number at the same place means the same turns up to there. Only the store
-/// that gave it can tell what it means.
+/// may take their numbers before anybody notices. Each append of such a store has a mark of its own: the
+/// same mark at the same place means the same turns up to there. Only the store that gave it can tell
+/// what the four numbers mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Lineage(pub u64);
+pub struct Lineage(pub [u64; 4]);
 
 /// What to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,18 +4,18 @@
 //! oldest first. Everything is readable text:
 //!
 //! ```text
-//!  0  1 1732450000000000 0 0 0 0 1732450000000
+//!  0  1 1732450000000000 0 0 0 1732450000000
 //!  1  {"v":1,"id":"6f1c...e2","at":...,"messages":[...],"sum":"..."}       record
 //!  2  6f1c...e2                                                           id
-//!  3  1 1732450000000000 0 1 412 2 1732450000000 6f1c0a88b1d2c3e4
-//!     version, epoch, reborn, turns, bytes, messages, at, lineage
+//!  3  1 1732450000000000 1 412 2 1732450000000 6f1c0a88b1d2c3e4
+//!     version, epoch, turns, bytes, messages, at, number
 //! ```
 //!
 //! A header is never written again. It counts from the beginning of the life, so how much any run of
 //! turns takes up is the difference of two headers, and trimming the oldest turns leaves the header of
-//! the last one trimmed as the first element. Its last field is a
-//! number of its append alone, so that turns which were lost, and whose places others have taken since,
-//! are noticed, even where the same turn was stored again.
+//! the last one trimmed as the first element. Its last field is a number of its append alone, so that
+//! turns which were lost, and whose places others have taken since, are noticed, even where the same
+//! turn was stored again. The epoch is odd in a life that followed a delete.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,9 +76,34 @@ pub(super) struct Header {
     lineage: Option<Lineage>,
 }
 
-/// A lineage as headers have it; empty for none.
-pub(super) fn lineage_text(lineage: Option<Lineage>) -> String {
-    lineage.map_or_else(String::new, |Lineage(number)| format!("{number:016x}"))
+/// What a header says beside the head: who has it can tell the next one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+    pub(super) at: u64,
+}
+
+impl Mark {
+    pub(super) fn of(Lineage([number, bytes, messages, at]): Lineage) -> Self {
+        Self { number, bytes, messages, at }
+    }
+
+    pub(super) fn lineage(self) -> Lineage {
+        Lineage([self.number, self.bytes, self.messages, self.at])
+    }
+
+    /// The header as it is stored.
+    pub(super) fn header(self, head: Head) -> String {
+        let Self { number, bytes, messages, at } = self;
+        format!("{VERSION} {} {} {bytes} {messages} {at} {number:016x}", head.epoch, head.sequence)
+    }
+}
+
+/// The number as headers end with it; empty for none.
+pub(super) fn number_text(lineage: Option<Lineage>) -> String {
+    lineage.map_or_else(String::new, |Lineage([number, ..])| format!("{number:016x}"))
 }
 
 impl Header {
@@ -94,10 +119,13 @@ impl Header {
         }
         let unreadable = || Failure::Unreadable("a header of the session cannot be read");
         let mut next = || field().ok_or_else(unreadable);
-        let (epoch, _reborn, turns, _bytes, _messages, at) = (next()?, next()?, next()?, next()?, next()?, next()?);
+        let (epoch, turns, bytes, messages, at) = (next()?, next()?, next()?, next()?, next()?);
         let lineage = match fields.next() {
             Some("") => None,
-            Some(digits) => Some(Lineage(u64::from_str_radix(digits, 16).map_err(|_| unreadable())?)),
+            Some(digits) => {
+                let number = u64::from_str_radix(digits, 16).map_err(|_| unreadable())?;
+                Some(Mark { number, bytes, messages, at }.lineage())
+            }
             None => return Err(unreadable()),
         };
         Ok(Self { epoch, turns, at, lineage })
@@ -146,8 +174,7 @@ impl Tail {
     /// Reads what `LRANGE` gave. `None` for an empty answer.
     ///
     /// Its first element is a header, or the id before one.
-    pub(super) fn parse(value: Value) -> Result<Option<Self>, Failure> {
-        let Value::Array(mut elements) = value else { return Err(super::link::unexpected("LRANGE")) };
+    pub(super) fn parse(mut elements: Vec<Value>) -> Result<Option<Self>, Failure> {
         let Some(Value::BulkString(last)) = elements.last() else { return Ok(None) };
         let last = Header::parse(last)?;
         let more = elements.len() % 3 == 2;

@@ -1,15 +1,18 @@
-//! Listing sessions. Each subject has a sorted set of its sessions by last activity. It is advisory:
-//! every entry is looked up before it is told, and all of it can be rebuilt by a scan.
+//! Listing sessions. Each subject has a sorted set of its sessions by last activity, to within a
+//! minute. It is advisory: every entry is looked up before it is told, and all of it can be rebuilt by a
+//! scan.
 //!
 //! Only subjects have one. A set of a tenant's sessions, or of all, would be one key that every
 //! append of a whole Cluster writes to; those scopes, and sessions without a subject, are scanned
 //! for: work for an operator, not for a request.
 
+use std::cmp::Reverse;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use redis::Value;
 
+use super::NOTED;
 use super::codec::{Header, bytes};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
@@ -32,7 +35,7 @@ impl RedisStore {
             None => {
                 let mut all = self.scan(scope).await?;
                 all.retain(|entry| after.as_ref().is_none_or(|after| place(entry) < *after));
-                all.sort_by_cached_key(|entry| std::cmp::Reverse(place(entry)));
+                all.sort_by_cached_key(|entry| Reverse(place(entry)));
                 all
             }
         };
@@ -66,18 +69,23 @@ impl RedisStore {
             let keys: Vec<_> = members.iter().map(|(key, _)| key.clone()).collect();
             let live = self.look_up(&keys).await?;
             self.forget(&index, keys.iter().zip(&live).filter(|(_, entry)| entry.is_none()).map(|(key, _)| key)).await;
-            for (entry, (_, at)) in live.into_iter().zip(&members) {
+            let lowest = members.last().map_or(0, |(_, at)| *at);
+            for (entry, (_, noted)) in live.into_iter().zip(&members) {
                 let Some(mut entry) = entry.filter(|entry| scope.contains(&entry.key)) else { continue };
-                // Where the two differ, the index's order is told.
-                entry.last_active = UNIX_EPOCH + Duration::from_millis(*at);
+                // The minute in which the index may lag behind is made good; what it lost is not, so that
+                // whoever reads page by page finds every session in its place.
+                let (noted, lag) = (UNIX_EPOCH + Duration::from_millis(*noted), Duration::from_millis(NOTED));
+                entry.last_active = entry.last_active.clamp(noted, noted + lag);
                 if after.is_none_or(|after| place(&entry) < *after) {
                     entries.push(entry);
                 }
             }
-            if last || entries.len() >= limit {
+            let settled = entries.iter().filter(|entry| place(entry).0 > lowest + NOTED).count();
+            if last || settled >= limit {
                 break;
             }
         }
+        entries.sort_by_cached_key(|entry| Reverse(place(entry)));
         Ok(entries)
     }
 

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::codec::{Names, Tail, bytes, decode, lineage_text};
+use super::codec::{Mark, Names, Tail, bytes, decode, number_text};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
 use super::probe::RedisAck;
 use super::script::{Call, Scripts, elements};
 use super::servers::Servers;
-use super::{FENCE, NAME};
+use super::{FENCE, NAME, NOTED};
 use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
-    Append, Appended, Deleted, Durability, Lineage, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing,
+    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing,
     Store, StoreError, StoreInfo, unix_millis,
 };
 use crate::turn::Head;
@@ -42,31 +42,39 @@ impl RedisStore {
     async fn load_now(&self, key: &SessionKey, read: &Read) -> Result<Loaded, Failure> {
         if read.find.is_none() {
             if let Some(known) = read.known.filter(|known| known.epoch > 0 && !self.trims.load(Ordering::Relaxed)) {
-                // The header of the known turn stands at this place, unless older ones were trimmed.
-                if let Some(tail) = self.range(key, 3 * i128::from(known.sequence)).await?
+                // The header of the known turn stands at this place, unless older ones were trimmed. One
+                // element more than the window has room for: whether that is all.
+                let (first, most) = (3 * i128::from(known.sequence), read.window.turns.min(read.window.messages));
+                let elements = self.range(key, first, first + 3 * (most as i128) + 1).await?;
+                if elements.len() as u128 <= 3 * (most as u128) + 1
+                    && let Some(tail) = Tail::parse(elements)?
                     && tail.follows(read)
                 {
                     let kept = tail.last.turns;
                     return tail.loaded(key, read, Some(kept));
                 }
-                // Gone, begun anew, rolled back or trimmed: rare, and worth a second question.
+                // Gone, begun anew, rolled back, trimmed, or far ahead: rare, and worth a second question.
             } else if let Window { turns, messages: usize::MAX, bytes: usize::MAX } = read.window
                 && read.known.is_none()
             {
                 // One element more: whether there is anything before.
-                let tail = self.range(key, -3 * (turns as i128) - 2).await?;
+                let tail = Tail::parse(self.range(key, -3 * (turns as i128) - 2, -1).await?)?;
                 return tail.map_or_else(|| Ok(Loaded::absent()), |tail| tail.loaded(key, read, None));
             }
         }
         self.load_by_script(key, read).await
     }
 
-    /// `LRANGE key start -1`: some turns, each between headers.
-    async fn range(&self, key: &SessionKey, start: i128) -> Result<Option<Tail>, Failure> {
+    /// `LRANGE key start stop`.
+    async fn range(&self, key: &SessionKey, start: i128, stop: i128) -> Result<Vec<Value>, Failure> {
         let name = self.names.session(key);
+        let within = |index: i128| index.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         let mut command = redis::cmd("LRANGE");
-        command.arg(&name).arg(start.clamp(i64::MIN.into(), i64::MAX.into()) as i64).arg(-1);
-        Tail::parse(self.servers.call(&name, &Request::new(command)).await?.value)
+        command.arg(&name).arg(within(start)).arg(within(stop));
+        match self.servers.call(&name, &Request::new(command)).await?.value {
+            Value::Array(elements) => Ok(elements),
+            _ => Err(unexpected("LRANGE")),
+        }
     }
 
     async fn load_by_script(&self, key: &SessionKey, read: &Read) -> Result<Loaded, Failure> {
@@ -75,7 +83,7 @@ impl RedisStore {
         let call = Call { script: &self.scripts.load, keys: &[&name], confirm: None };
         let reply = call.run(&self.servers, |command| {
             command.arg(read.window.turns).arg(read.window.messages).arg(read.window.bytes);
-            command.arg(known.epoch).arg(known.sequence).arg(lineage_text(read.lineage));
+            command.arg(known.epoch).arg(known.sequence).arg(number_text(read.lineage));
             command.arg(read.find.map_or_else(String::new, |id| id.to_string()));
         });
         let mut answer = elements(reply.await?.value)?.into_iter();
@@ -87,33 +95,41 @@ impl RedisStore {
             record => Some(decode(key, record)?),
         };
         let kept = number(kept).ok_or_else(|| unexpected("the load script"))?;
-        let tail = Tail::parse(list)?.ok_or_else(|| unexpected("the load script"))?;
+        let tail = Tail::parse(elements(list)?)?.ok_or_else(|| unexpected("the load script"))?;
         self.trims.fetch_or(kept < tail.last.turns, Ordering::Relaxed);
         Ok(tail.loaded(key, read, Some(kept))?.found(found))
     }
 
     async fn append_now(&self, key: &SessionKey, append: &Append) -> Result<Appended, Failure> {
         let name = self.names.session(key);
-        let index = key.subject().map(|subject| self.names.index(subject));
         let record = append.turn.to_record(key);
-        let lineage = Lineage(self.lineages.fetch_add(1, Ordering::Relaxed));
-        let (ttl, at) = (append.ttl.and_then(millis), unix_millis(append.turn.at()));
+        let number = self.lineages.fetch_add(1, Ordering::Relaxed);
+        let ttl = append.ttl.and_then(millis);
+        let (bytes, messages) = (append.turn.bytes() as u64, append.turn.messages().len() as u64);
+        // By the caller's clock, as the turn's own time.
+        let at = unix_millis(append.turn.at());
+        let seen = append.expected.and_then(|head| Some((head, Mark::of(append.lineage?))));
+        // What will stand there if nothing has happened since, as nearly always.
+        let next = seen.filter(|_| append.searched).map(|(head, seen)| {
+            let head = Head::new(head.epoch, head.sequence + 1);
+            (head, Mark { number, bytes: seen.bytes + bytes, messages: seen.messages + messages, at })
+        });
+        let conditions = {
+            let (epoch, turns) =
+                append.expected.map_or_else(Default::default, |head| (optional(Some(head.epoch)), head.sequence));
+            let (strict, searched) = (u8::from(append.concurrency == Concurrency::Strict), u8::from(append.searched));
+            format!("{epoch} {turns} {bytes} {messages} {at} {strict} {searched} {number:016x}")
+        };
         let arguments = |command: &mut Cmd| {
-            command.arg(append.turn.id().to_string()).arg(&record);
-            command.arg(append.turn.bytes()).arg(append.turn.messages().len());
-            match append.expected {
-                Some(head) => command.arg(head.epoch).arg(head.sequence),
-                None => command.arg("").arg(0),
-            };
-            command.arg(lineage_text(append.lineage));
-            command.arg(u8::from(append.concurrency == Concurrency::Strict)).arg(u8::from(append.searched));
-            // By the caller's clock, as the turn's own time: asking the server takes a sixth of the script.
-            command.arg(optional(ttl)).arg(optional(ttl.map(with_slack))).arg(key.encoded()).arg(at);
-            command.arg(lineage_text(Some(lineage)));
+            command.arg(&record).arg(append.turn.id().to_string());
+            command.arg(next.map_or_else(String::new, |(head, mark)| mark.header(head)));
+            command.arg(number_text(append.lineage)).arg(optional(ttl)).arg(&conditions);
             if append.retention != Retention::default() {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
         };
+        let noted = seen.is_some_and(|(_, seen)| seen.at / NOTED == at / NOTED);
+        let index = key.subject().filter(|_| !noted).map(|subject| self.names.index(subject));
         let mut keys = vec![&name[..]];
         keys.extend(index.as_deref().filter(|_| !self.servers.are_many()));
         let call = Call { script: &self.scripts.append, keys: &keys, confirm: self.ack.command() };
@@ -124,30 +140,30 @@ impl RedisStore {
             Some(index) => futures_util::join!(appended, self.note(index, key, ttl, at)).0?,
         };
         let confirmed = self.ack.satisfied(&reply);
-        let answer = Answer::parse(reply.value, append.expected)?;
+        let answer = Answer::parse(reply.value)?;
         // A shortfall says nothing about what was refused.
-        if !confirmed && matches!(answer, Answer::Stored(_) | Answer::Duplicate { .. }) {
+        if !confirmed && !matches!(answer, Answer::Refused(_)) {
             return Err(Failure::Unconfirmed);
         }
-        match answer {
-            Answer::Stored(head) => {
-                if append.retention.turns.is_some_and(|most| head.sequence > most) {
-                    self.trims.store(true, Ordering::Relaxed);
-                }
-                Ok(Appended { lineage: Some(lineage), ..Appended::stored(head) })
-            }
+        let (head, mark) = match answer {
+            Answer::AsForeseen => next.ok_or_else(|| unexpected("the append script"))?,
+            Answer::Stored { head, bytes, messages } => (head, Mark { number, bytes, messages, at }),
             Answer::Duplicate { head, sequence, record } => {
-                Ok(Appended::duplicate(head, sequence, decode(key, record)?))
+                return Ok(Appended::duplicate(head, sequence, decode(key, record)?));
             }
-            Answer::Refused(verdict) => Err(Failure::Verdict(verdict)),
+            Answer::Refused(verdict) => return Err(Failure::Verdict(verdict)),
+        };
+        if append.retention.turns.is_some_and(|most| head.sequence > most) {
+            self.trims.store(true, Ordering::Relaxed);
         }
+        Ok(Appended { lineage: Some(mark.lineage()), ..Appended::stored(head) })
     }
 
     /// Notes a session in its subject's index. Advisory: what goes wrong here is only logged.
     async fn note(&self, index: &[u8], key: &SessionKey, ttl: Option<u64>, at: u64) {
         let call = Call { script: &self.scripts.index, keys: &[index], confirm: None };
         let noted = call.run(&self.servers, |command| {
-            command.arg(key.encoded()).arg(optional(ttl.map(with_slack))).arg(at);
+            command.arg(self.names.session(key)).arg(at).arg(optional(ttl));
         });
         if let Err(failure) = noted.await {
             tracing::debug!(session = %key.hashed(), error = %failure, "the session is not in its subject's index");
@@ -183,39 +199,48 @@ impl RedisStore {
 
 /// What the append script decided.
 enum Answer {
-    Stored(Head),
-    Duplicate { head: Head, sequence: u64, record: Vec<u8> },
-    Refused(crate::store::ErrorKind),
+    /// Stored, right behind what the caller has seen.
+    AsForeseen,
+    Stored {
+        head: Head,
+        bytes: u64,
+        messages: u64,
+    },
+    Duplicate {
+        head: Head,
+        sequence: u64,
+        record: Vec<u8>,
+    },
+    Refused(ErrorKind),
 }
 
 impl Answer {
-    fn parse(value: Value, expected: Option<Head>) -> Result<Self, Failure> {
-        use crate::store::ErrorKind;
-        // The short answer: stored in the life that was expected.
-        if let (Value::Int(turns), Some(expected)) = (&value, expected) {
-            return Ok(Self::Stored(Head::new(expected.epoch, u64::try_from(*turns).unwrap_or_default())));
+    fn parse(value: Value) -> Result<Self, Failure> {
+        if let Value::Int(0) = value {
+            return Ok(Self::AsForeseen);
         }
         let mut answer = elements(value)?.into_iter();
         let word = answer.next().map(bytes).transpose()?.unwrap_or_default();
+        let wrong = || unexpected("the append script");
         let mut head = || {
             let epoch = bytes(answer.next()?).ok()?;
             let epoch = std::str::from_utf8(&epoch).ok()?.parse().ok()?;
             Some(Head::new(epoch, number(answer.next()?)?))
         };
-        let wrong = || unexpected("the append script");
-        match &word[..] {
-            b"stored" => Ok(Self::Stored(head().ok_or_else(wrong)?)),
-            b"duplicate" => {
-                let head = head().ok_or_else(wrong)?;
-                let sequence = answer.next().and_then(number).ok_or_else(wrong)?;
-                Ok(Self::Duplicate { head, sequence, record: bytes(answer.next().ok_or_else(wrong)?)? })
-            }
-            b"gone" => Ok(Self::Refused(ErrorKind::Gone)),
-            b"rolled_back" => Ok(Self::Refused(ErrorKind::RolledBack)),
-            b"conflict" => Ok(Self::Refused(ErrorKind::Conflict)),
-            b"unreadable" => Err(unreadable(&answer.next().map(bytes).transpose()?.unwrap_or_default())),
-            _ => Err(wrong()),
-        }
+        let head = match &word[..] {
+            b"stored" | b"duplicate" => head().ok_or_else(wrong)?,
+            b"gone" => return Ok(Self::Refused(ErrorKind::Gone)),
+            b"rolled_back" => return Ok(Self::Refused(ErrorKind::RolledBack)),
+            b"conflict" => return Ok(Self::Refused(ErrorKind::Conflict)),
+            b"unreadable" => return Err(unreadable(&answer.next().map(bytes).transpose()?.unwrap_or_default())),
+            _ => return Err(wrong()),
+        };
+        let first = answer.next().and_then(number).ok_or_else(wrong)?;
+        let second = answer.next().ok_or_else(wrong)?;
+        Ok(match &word[..] {
+            b"stored" => Self::Stored { head, bytes: first, messages: number(second).ok_or_else(wrong)? },
+            _ => Self::Duplicate { head, sequence: first, record: bytes(second)? },
+        })
     }
 }
 
@@ -236,12 +261,6 @@ fn unreadable(header: &[u8]) -> Failure {
 
 fn optional(value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
-}
-
-/// What a life is set to, so that not every append has to set it: at most a sixty-fourth more than
-/// was asked for.
-const fn with_slack(millis: u64) -> u64 {
-    millis + millis / 64
 }
 
 /// A life in milliseconds, at least 1; `None` for one so long that Redis cannot count it.
@@ -268,7 +287,7 @@ impl Store for RedisStore {
         let appended = self.append_now(key, append).await;
         appended.map_err(|failure| {
             let error = failure.into_error(Operation::Append);
-            if error.kind() == crate::store::ErrorKind::RolledBack {
+            if error.kind() == ErrorKind::RolledBack {
                 tracing::error!(session = %key.hashed(), "redis lost turns that it had acknowledged");
             }
             error

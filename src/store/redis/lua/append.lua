@@ -1,109 +1,108 @@
 -- Appends one turn to the session at KEYS[1]: decides and writes in one atomic step.
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
--- ARGV: id, record, bytes, messages, expected epoch ('' for whatever is there) and turns, the lineage
--- that the caller has seen ('' for unknown), whether it is strict, whether it has searched,
--- time to live ('' for ever) and what it may be set to, the index's member, the time in milliseconds;
--- this append's lineage; where something is trimmed, most turns and most bytes.
-local key, id = KEYS[1], ARGV[1]
-local expected_epoch, expected_turns, seen = ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local ttl, now = tonumber(ARGV[10]), ARGV[13]
+-- ARGV: the turn's record and id; the header to write if the newest one still ends with the number in
+-- ARGV[4], '' where that is not enough to decide by; time to live in milliseconds, '' for ever; what else
+-- there is to decide by, in one text, as every argument costs; where something is trimmed, most turns
+-- and most bytes.
+local key, id, new, ttl = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
+local answer, first = 0, nil
 
 local header = redis.call('LINDEX', key, -1)
-local life, epoch, reborn, turns, bytes, messages, lineage = '', '0', '0', 0, 0, 0, ''
-if header then
-  life, epoch, reborn, turns, bytes, messages, lineage =
-    string.match(header, '^(1 (%d+) ([01])) (%d+) (%d+) (%d+) %d+ (%x*)$')
-  if not life then return {'unreadable', header} end
-  turns = tonumber(turns)
-end
-
--- 1. Stored already? The search is LPOS, in C: ids are elements of their own.
-if turns > 0 then
-  local at
-  if ARGV[9] == '0' or expected_epoch ~= epoch then
-    at = redis.call('LPOS', key, id)
-  elseif turns > expected_turns then
-    at = redis.call('LPOS', key, id, 'RANK', -1, 'MAXLEN', 3 * (turns - expected_turns))
+-- Numbers are never drawn twice: with this one at the end, nothing has happened since the caller looked.
+if new == '' or not header or string.sub(header, -16) ~= ARGV[4] then
+  local expected_epoch, expected_turns, own_bytes, own_messages, at, strict, searched, number =
+    string.match(ARGV[6], '^(%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%x+)$')
+  expected_turns = tonumber(expected_turns)
+  local epoch, turns, bytes, messages, lineage = '0', 0, 0, 0, ''
+  if header then
+    epoch, turns, bytes, messages, lineage = string.match(header, '^1 (%d+) (%d+) (%d+) (%d+) %d+ (%x*)$')
+    if not epoch then return {'unreadable', header} end
+    turns = tonumber(turns)
   end
-  if at then
+
+  -- 1. Stored already? The search is LPOS, in C: ids are elements of their own.
+  local place
+  if turns > 0 then
+    if searched == '0' or expected_epoch ~= epoch then
+      place = redis.call('LPOS', key, id)
+    elseif turns > expected_turns then
+      place = redis.call('LPOS', key, id, 'RANK', -1, 'MAXLEN', 3 * (turns - expected_turns))
+    end
+  end
+
+  -- 2. to 4. May it be appended? A first life has an even epoch, one after a delete an odd one.
+  local refused
+  if expected_epoch ~= '' then
+    if epoch ~= expected_epoch and (expected_epoch ~= '0' or epoch % 2 == 1) then
+      refused = 'gone'
+    elseif turns < expected_turns then
+      refused = 'rolled_back'
+    else
+      if turns > expected_turns and strict == '1' then refused = 'conflict' end
+      if ARGV[4] ~= '' then
+        -- Lost turns whose places others have taken since.
+        local there = lineage
+        if turns > expected_turns then
+          there = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1) or ARGV[4]
+        end
+        if string.sub(there, -16) ~= ARGV[4] then refused = 'rolled_back' end
+      end
+    end
+  end
+  -- The turns that were searched are not those that are here: this one may have been stored again.
+  if refused == 'rolled_back' and not place then place = redis.call('LPOS', key, id) end
+
+  if place then
     -- A write in any case: WAIT and WAITAOF speak of what this connection wrote last.
     -- These need no memory, so a full server still answers a retry.
-    redis.call('PEXPIRE', key, ttl and ARGV[11] or 100000000000000)
+    redis.call('PEXPIRE', key, ttl and ttl + math.floor(ttl / 64) or 100000000000000)
     if not ttl then redis.call('PERSIST', key) end
-    local own = string.match(redis.call('LINDEX', key, at + 1) or '', '^1 %d+ [01] (%d+) ') or '0'
-    return {'duplicate', epoch, turns, tonumber(own), redis.call('LINDEX', key, at - 1)}
+    if KEYS[2] then note(KEYS[2], key, at, ttl) end
+    local own = string.match(redis.call('LINDEX', key, place + 1) or '', '^1 %d+ (%d+) ') or '0'
+    return {'duplicate', epoch, turns, tonumber(own), redis.call('LINDEX', key, place - 1)}
   end
-end
+  if refused then return {refused} end
 
--- 2. to 4. May it be appended?
-if expected_epoch ~= '' then
-  local first_life_since = expected_epoch == '0' and expected_turns == 0 and reborn == '0'
-  if epoch ~= expected_epoch then
-    if not first_life_since then return {'gone'} end
-  elseif turns < expected_turns then
-    return {'rolled_back'}
-  elseif seen ~= '' then
-    -- Lost turns whose places others have taken since.
-    local there = lineage
-    if turns > expected_turns then
-      local place = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1)
-      there = place and string.match(place, '(%x*)$') or seen
-    end
-    if there ~= seen then return {'rolled_back'} end
+  if epoch == '0' then
+    local time = redis.call('TIME')
+    epoch = string.format('%d', 2 * math.floor((time[1] * 1000000 + time[2]) / 2))
+    first = '1 ' .. epoch .. ' 0 0 0 ' .. at .. ' '
   end
-  if turns > expected_turns and ARGV[8] == '1' then return {'conflict'} end
+  turns, bytes, messages = turns + 1, bytes + own_bytes, messages + own_messages
+  new = string.format('1 %s %d %d %d %s %s', epoch, turns, bytes, messages, at, number)
+  answer = {'stored', epoch, turns, bytes, messages}
 end
 
 -- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
 -- what is kept is the difference of two.
 local dropped = 0
-if ARGV[15] then
-  local kept = turns > 0 and (redis.call('LLEN', key) - 1) / 3 or 0
-  local most_turns, most_bytes = tonumber(ARGV[15]), tonumber(ARGV[16])
+if ARGV[7] and header then
+  local bytes = string.match(new, '^1 %d+ %d+ (%d+) ')
+  local kept = (redis.call('LLEN', key) - 1) / 3
+  local most_turns, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
   if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
   while most_bytes and dropped < kept do
-    local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ [01] %d+ (%d+) ')
+    local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ %d+ (%d+) ')
     if not before then return {'unreadable', ''} end
-    if bytes + ARGV[3] - before <= most_bytes then break end
+    if bytes - before <= most_bytes then break end
     dropped = dropped + 1
   end
 end
 
 -- 5. All that could be refused was refused: from here on every command succeeds, except that the
 -- first write may run into `maxmemory`, with nothing written.
-if epoch == '0' then
-  local time = redis.call('TIME')
-  epoch = string.format('%s%06d', time[1], time[2])
-  life = '1 ' .. epoch .. ' 0'
-end
-local new = string.format('%s %d %d %d %s %s',
-  life, turns + 1, bytes + ARGV[3], messages + ARGV[4], now, ARGV[14])
-if header then
-  redis.call('RPUSH', key, ARGV[2], id, new)
+if first then
+  redis.call('RPUSH', key, first, ARGV[1], id, new)
 else
-  redis.call('RPUSH', key, life .. ' 0 0 0 ' .. now .. ' ', ARGV[2], id, new)
+  redis.call('RPUSH', key, ARGV[1], id, new)
 end
 if dropped > 0 then redis.call('LTRIM', key, 3 * dropped, -1) end
 if not ttl then
   if header then redis.call('PERSIST', key) end
 else
   -- A little more than was asked for, so that not every append has to set it.
-  local left = redis.call('PTTL', key)
-  if left < ttl or left > tonumber(ARGV[11]) then redis.call('PEXPIRE', key, ARGV[11]) end
+  local left, most = redis.call('PTTL', key), ttl + math.floor(ttl / 64)
+  if left < ttl or left > most then redis.call('PEXPIRE', key, most) end
 end
-
--- The index lives at least as long as the longest-lived session in it.
-if KEYS[2] then
-  redis.pcall('ZADD', KEYS[2], now, ARGV[12])
-  local left = redis.pcall('PTTL', KEYS[2])
-  if type(left) == 'number' then
-    if not ttl then
-      redis.pcall('PERSIST', KEYS[2])
-    elseif left >= 0 and left < tonumber(ARGV[11]) or left == -1 and redis.pcall('ZCARD', KEYS[2]) == 1 then
-      redis.pcall('PEXPIRE', KEYS[2], 2 * ARGV[11])
-    end
-  end
-end
--- The short answer, where the caller knows the rest.
-if epoch == expected_epoch then return turns + 1 end
-return {'stored', epoch, turns + 1}
+if KEYS[2] then note(KEYS[2], key, string.match(new, '(%d+) %x+$'), ttl) end
+return answer

@@ -5,7 +5,7 @@ local key = KEYS[1]
 local most_turns, most_messages, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local known_epoch, known_turns, seen, find = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
-local pattern = '^1 (%d+) [01] (%d+) (%d+) (%d+) %d+ (%x*)$'
+local pattern = '^1 (%d+) (%d+) (%d+) (%d+) %d+ (%x*)$'
 local header = redis.call('LINDEX', key, -1)
 if not header then return {} end
 local epoch, turns, bytes, messages = string.match(header, pattern)
@@ -17,13 +17,13 @@ local wanted = math.min(kept, most_turns)
 if known_epoch == epoch and known_turns <= turns and turns - known_turns <= wanted then
   -- Unless the known turns were lost, and others took their places.
   local place = redis.call('LINDEX', key, 3 * (known_turns - turns) - 1)
-  if seen == '' or not place or string.match(place, '(%x*)$') == seen then wanted = turns - known_turns end
+  if seen == '' or not place or string.sub(place, -16) == seen then wanted = turns - known_turns end
 end
 
 -- Headers count from the beginning of a life: the newest so many turns are the difference of two, and
 -- the more of them, the larger. So the most that fit are found by halving.
 local function fit(count)
-  local b, m = string.match(redis.call('LINDEX', key, -3 * count - 1) or '', '^1 %d+ [01] %d+ (%d+) (%d+) ')
+  local b, m = string.match(redis.call('LINDEX', key, -3 * count - 1) or '', '^1 %d+ %d+ (%d+) (%d+) ')
   return b and bytes - b <= most_bytes and messages - m <= most_messages
 end
 if wanted > 1 and not fit(wanted) then
