@@ -41,12 +41,12 @@ impl Names {
     }
 
     pub(super) fn session(&self, key: &SessionKey) -> Vec<u8> {
-        format!("{}:{{{}}}", self.prefix, key.encoded()).into_bytes()
+        [&self.prefix, ":{", key.encoded(), "}"].concat().into_bytes()
     }
 
     /// The sorted set of a subject's sessions.
     pub(super) fn index(&self, subject: &Subject) -> Vec<u8> {
-        format!("{}:of:{{{}}}", self.prefix, subject.encoded()).into_bytes()
+        [&self.prefix, ":of:{", subject.encoded(), "}"].concat().into_bytes()
     }
 
     /// Exists once the indexes hold all that was stored before.
@@ -99,11 +99,6 @@ impl Mark {
         let Self { number, bytes, messages, at } = self;
         format!("{VERSION} {} {} {bytes} {messages} {at} {number:016x}", head.epoch, head.sequence)
     }
-}
-
-/// The number as headers end with it; empty for none.
-pub(super) fn number_text(lineage: Option<Lineage>) -> String {
-    lineage.map_or_else(String::new, |Lineage([number, ..])| format!("{number:016x}"))
 }
 
 impl Header {

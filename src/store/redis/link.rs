@@ -1,7 +1,9 @@
 //! One connection, shared by many calls at once, that knows when it is of no more use.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -47,8 +49,26 @@ pub(super) struct Link {
 #[derive(Default)]
 struct Health {
     broken: AtomicBool,
+    /// Calls that wait for their answers.
+    calls: AtomicUsize,
     /// Bytes that arrived; `None` for a connection that we did not open.
     heard: Option<Arc<AtomicU64>>,
+}
+
+/// A call that waits for its answer.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(calls: &'a AtomicUsize) -> Self {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(calls)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The time during which a server is the master. All connections from that time end together: one
@@ -64,6 +84,29 @@ impl Reign {
     /// Told by many connections at once, or late, it ends once.
     fn end(&self, number: u64) {
         let _ = self.0.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Lets whoever else can run go first, so that what they ask is sent in one go.
+///
+/// A send costs more than all that is in it, on both sides; sent as soon as the first task has asked, it
+/// would carry little.
+struct Gathering<'a, F> {
+    driver: Pin<Box<F>>,
+    health: &'a Health,
+    gathered: bool,
+}
+
+impl<F: Future<Output = ()>> Future for Gathering<'_, F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.gathered = !self.gathered && self.health.calls.load(Ordering::Relaxed) > 1;
+        if self.gathered {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.driver.as_mut().poll(cx)
     }
 }
 
@@ -87,11 +130,11 @@ impl Link {
         let (connection, driver) = MultiplexedConnection::new_with_config(login, stream, config)
             .await
             .map_err(|error| of_client(error, false))?;
-        let health = Arc::new(Health { broken: AtomicBool::new(false), heard: Some(heard) });
+        let health = Arc::new(Health { heard: Some(heard), ..Health::default() });
         let task = tokio::spawn({
             let health = health.clone();
             async move {
-                driver.await;
+                Gathering { driver: Box::pin(driver), health: &health, gathered: false }.await;
                 // The peer closed it, at once noticed even while nobody is calling.
                 health.broken.store(true, Ordering::Relaxed);
             }
@@ -155,6 +198,7 @@ impl Link {
     }
 
     async fn send(&self, request: &Request, asking: bool) -> redis::RedisResult<(Value, Option<Value>)> {
+        let _waiting = Waiting::new(&self.health.calls);
         let mut connection = self.connection.clone();
         if request.confirm.is_none() && !asking {
             return Ok((connection.send_packed_command(&request.command).await?, None));

@@ -48,16 +48,18 @@ pub(super) struct Call<'a> {
     pub(super) script: &'a Script,
     pub(super) keys: &'a [&'a [u8]],
     pub(super) confirm: Option<Cmd>,
+    /// About how many bytes its arguments have.
+    pub(super) size: usize,
 }
 
 impl Call<'_> {
     /// Runs it. A server that was restarted, flushed or promoted may not know the script: then it
     /// has run nothing, and gets the source.
     pub(super) async fn run(self, servers: &Servers, arguments: impl Fn(&mut Cmd)) -> Result<Reply, Failure> {
-        let Self { script, keys, confirm } = self;
+        let Self { script, keys, confirm, size } = self;
         let request = |verb: &str, what: &[u8]| {
-            let mut command = redis::cmd(verb);
-            command.arg(what).arg(keys.len()).arg(keys);
+            let mut command = Cmd::with_capacity(16, size + what.len() + 256);
+            command.arg(verb).arg(what).arg(keys.len()).arg(keys);
             arguments(&mut command);
             Request { command, confirm: confirm.clone() }
         };

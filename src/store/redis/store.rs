@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::codec::{Mark, Names, Tail, bytes, decode, number_text};
+use super::codec::{Mark, Names, Tail, bytes, decode};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
 use super::probe::RedisAck;
@@ -69,8 +69,8 @@ impl RedisStore {
     async fn range(&self, key: &SessionKey, start: i128, stop: i128) -> Result<Vec<Value>, Failure> {
         let name = self.names.session(key);
         let within = |index: i128| index.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        let mut command = redis::cmd("LRANGE");
-        command.arg(&name).arg(within(start)).arg(within(stop));
+        let mut command = Cmd::with_capacity(4, name.len() + 64);
+        command.arg("LRANGE").arg(&name).arg(within(start)).arg(within(stop));
         match self.servers.call(&name, &Request::new(command)).await?.value {
             Value::Array(elements) => Ok(elements),
             _ => Err(unexpected("LRANGE")),
@@ -80,10 +80,11 @@ impl RedisStore {
     async fn load_by_script(&self, key: &SessionKey, read: &Read) -> Result<Loaded, Failure> {
         let name = self.names.session(key);
         let known = read.known.unwrap_or(Head::ABSENT);
-        let call = Call { script: &self.scripts.load, keys: &[&name], confirm: None };
+        let call = Call { script: &self.scripts.load, keys: &[&name], confirm: None, size: 64 };
         let reply = call.run(&self.servers, |command| {
             command.arg(read.window.turns).arg(read.window.messages).arg(read.window.bytes);
-            command.arg(known.epoch).arg(known.sequence).arg(number_text(read.lineage));
+            command.arg(known.epoch).arg(known.sequence);
+            command.arg(header(read.lineage.map(|lineage| (known, Mark::of(lineage)))));
             command.arg(read.find.map_or_else(String::new, |id| id.to_string()));
         });
         let mut answer = elements(reply.await?.value)?.into_iter();
@@ -122,8 +123,7 @@ impl RedisStore {
         };
         let arguments = |command: &mut Cmd| {
             command.arg(&record).arg(append.turn.id().to_string());
-            command.arg(next.map_or_else(String::new, |(head, mark)| mark.header(head)));
-            command.arg(number_text(append.lineage)).arg(optional(ttl)).arg(&conditions);
+            command.arg(header(seen)).arg(header(next)).arg(optional(ttl)).arg(&conditions);
             if append.retention != Retention::default() {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
@@ -132,7 +132,7 @@ impl RedisStore {
         let index = key.subject().filter(|_| !noted).map(|subject| self.names.index(subject));
         let mut keys = vec![&name[..]];
         keys.extend(index.as_deref().filter(|_| !self.servers.are_many()));
-        let call = Call { script: &self.scripts.append, keys: &keys, confirm: self.ack.command() };
+        let call = Call { script: &self.scripts.append, keys: &keys, confirm: self.ack.command(), size: record.len() };
         let appended = call.run(&self.servers, arguments);
         let reply = match index.as_deref().filter(|_| self.servers.are_many()) {
             None => appended.await?,
@@ -161,7 +161,7 @@ impl RedisStore {
 
     /// Notes a session in its subject's index. Advisory: what goes wrong here is only logged.
     async fn note(&self, index: &[u8], key: &SessionKey, ttl: Option<u64>, at: u64) {
-        let call = Call { script: &self.scripts.index, keys: &[index], confirm: None };
+        let call = Call { script: &self.scripts.index, keys: &[index], confirm: None, size: 64 };
         let noted = call.run(&self.servers, |command| {
             command.arg(self.names.session(key)).arg(at).arg(optional(ttl));
         });
@@ -178,7 +178,8 @@ impl RedisStore {
         let arguments = |command: &mut Cmd| {
             command.arg(FENCE.as_millis() as u64).arg(key.encoded());
         };
-        let run = |script| Call { script, keys: &keys, confirm: self.ack.command() }.run(&self.servers, arguments);
+        let run =
+            |script| Call { script, keys: &keys, confirm: self.ack.command(), size: 64 }.run(&self.servers, arguments);
         let reply = match run(&self.scripts.delete).await {
             Err(failure) if failure.code() == Some("OOM") => run(&self.scripts.delete_when_full).await?,
             reply => reply?,
@@ -257,6 +258,11 @@ fn unreadable(header: &[u8]) -> Failure {
         Err(failure) => failure,
         Ok(_) => Failure::Unreadable("the session's header is not as it is written"),
     }
+}
+
+/// A header as it is stored, empty for none.
+fn header(seen: Option<(Head, Mark)>) -> String {
+    seen.map_or_else(String::new, |(head, mark)| mark.header(head))
 }
 
 fn optional(value: Option<u64>) -> String {

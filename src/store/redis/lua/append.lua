@@ -1,21 +1,21 @@
 -- Appends one turn to the session at KEYS[1]: decides and writes in one atomic step.
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
--- ARGV: the turn's record and id; the header to write if the newest one still ends with the number in
--- ARGV[4], '' where that is not enough to decide by; time to live in milliseconds, '' for ever; what else
--- there is to decide by, in one text, as every argument costs; where something is trimmed, most turns
--- and most bytes.
-local key, id, new, ttl = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
+-- ARGV: the turn's record and id; the newest header that the caller has seen, '' for unknown; the header
+-- to write behind that one, '' where more has to be looked at; time to live in milliseconds, '' for ever;
+-- what else there is to decide by, in one text, as every argument costs; where something is trimmed, most
+-- turns and most bytes.
+local key, id, seen, new, ttl = KEYS[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local answer, first = 0, nil
 
 local header = redis.call('LINDEX', key, -1)
--- Numbers are never drawn twice: with this one at the end, nothing has happened since the caller looked.
-if new == '' or not header or string.sub(header, -16) ~= ARGV[4] then
+-- No two headers are alike: with this one at the end, nothing has happened since the caller looked.
+if new == '' or header ~= seen then
   local expected_epoch, expected_turns, own_bytes, own_messages, at, strict, searched, number =
     string.match(ARGV[6], '^(%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%x+)$')
   expected_turns = tonumber(expected_turns)
-  local epoch, turns, bytes, messages, lineage = '0', 0, 0, 0, ''
+  local epoch, turns, bytes, messages = '0', 0, 0, 0
   if header then
-    epoch, turns, bytes, messages, lineage = string.match(header, '^1 (%d+) (%d+) (%d+) (%d+) %d+ (%x*)$')
+    epoch, turns, bytes, messages = string.match(header, '^1 (%d+) (%d+) (%d+) (%d+) %d+ %x*$')
     if not epoch then return {'unreadable', header} end
     turns = tonumber(turns)
   end
@@ -39,13 +39,10 @@ if new == '' or not header or string.sub(header, -16) ~= ARGV[4] then
       refused = 'rolled_back'
     else
       if turns > expected_turns and strict == '1' then refused = 'conflict' end
-      if ARGV[4] ~= '' then
-        -- Lost turns whose places others have taken since.
-        local there = lineage
-        if turns > expected_turns then
-          there = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1) or ARGV[4]
-        end
-        if string.sub(there, -16) ~= ARGV[4] then refused = 'rolled_back' end
+      if seen ~= '' then
+        -- Lost turns whose places others have taken since; nobody knows where theirs were trimmed.
+        local there = redis.call('LINDEX', key, 3 * (expected_turns - turns) - 1)
+        if there and there ~= seen then refused = 'rolled_back' end
       end
     end
   end

@@ -1,6 +1,7 @@
 -- Reads the newest turns of the session at KEYS[1] that fit a window, and one turn by its id.
 -- Only what fits is sent: a window of bytes cannot be counted in list elements by the client.
--- ARGV: most turns, messages and bytes; the known epoch, turns and lineage; the id to find.
+-- ARGV: most turns, messages and bytes; the known epoch and turns, and the
+-- header that was seen there, '' for unknown; the id to find.
 local key = KEYS[1]
 local most_turns, most_messages, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local known_epoch, known_turns, seen, find = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
@@ -17,7 +18,7 @@ local wanted = math.min(kept, most_turns)
 if known_epoch == epoch and known_turns <= turns and turns - known_turns <= wanted then
   -- Unless the known turns were lost, and others took their places.
   local place = redis.call('LINDEX', key, 3 * (known_turns - turns) - 1)
-  if seen == '' or not place or string.sub(place, -16) == seen then wanted = turns - known_turns end
+  if seen == '' or not place or place == seen then wanted = turns - known_turns end
 end
 
 -- Headers count from the beginning of a life: the newest so many turns are the difference of two, and
