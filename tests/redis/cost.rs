@@ -139,6 +139,33 @@ async fn a_long_session_costs_a_warm_pod_the_bytes_of_a_short_one() {
     assert!(bytes[1] < bytes[0] + 20 * 20, "20 turns: {} bytes, 2,000 turns: {} bytes", bytes[0], bytes[1]);
 }
 
+/// A pod that was away for long: it gets what its window has room for, not all that is newer.
+#[tokio::test]
+async fn who_is_far_behind_is_sent_a_window() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port, 0).await;
+    let store = RedisStore::builder(&proxy.url()).connections(1).connect().await.unwrap();
+    let (key, mut heads) = (key(), vec![(Head::ABSENT, None)]);
+    for _ in 0..500 {
+        let (head, lineage) = heads[heads.len() - 1];
+        let appended = store.append(&key, &Append::new(turn(), head).lineage(lineage).searched()).await.unwrap();
+        heads.push((appended.head, appended.lineage));
+    }
+    for (behind, since, turns) in [(0, true, 0), (1, true, 1), (10, true, 10), (11, false, 10), (499, false, 10)] {
+        let (head, lineage) = heads[500 - behind];
+        let before = proxy.answered();
+        let mut narrow = Window::newest(1_000);
+        narrow.messages = 20;
+        for window in [Window::newest(10), narrow] {
+            let loaded = store.load(&key, &Read::new(window).known(head).lineage(lineage)).await.unwrap();
+            assert_eq!((loaded.since, loaded.turns.len()), (since.then_some(head), turns), "{behind} behind");
+            assert_eq!(loaded.head, heads[500].0);
+        }
+        let bytes = proxy.answered() - before;
+        assert!(bytes < 2 * (21 + 11) * 800, "{behind} behind: {bytes} bytes");
+    }
+}
+
 trait Appender {
     fn add<'a>(&'a self, key: &'a SessionKey, head: Head) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 }

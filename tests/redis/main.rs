@@ -7,6 +7,8 @@ mod chaos;
 mod cost;
 mod encrypted;
 mod faults;
+mod knowing;
+mod listing;
 mod mutants;
 mod promotion;
 mod refilled;

@@ -125,3 +125,31 @@ async fn a_copy_with_a_lost_turn_is_given_up() {
         assert_eq!(turns, [first.clone(), instead.clone(), retried.clone()], "from {from}");
     }
 }
+
+/// It was searched for in a history that is lost: the one that is there may have it.
+#[tokio::test]
+async fn a_turn_that_was_stored_again_where_its_history_was_lost_is_a_duplicate() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let key = SessionKey::new(ConversationId::random());
+    let name = format!("tsm:{{{}}}", key.encoded());
+    let [first, lost, mine] = ["one", "acknowledged and lost", "mine"].map(turn);
+    let one = add(&store, &key, &first, None).await;
+    let two = add(&store, &key, &lost, Some(&one)).await;
+    // The answer to this one was lost on its way, and so was the turn.
+    add(&store, &key, &mine, Some(&two)).await;
+    server.ask::<()>(&format!("LTRIM {name} 0 3"));
+    // Another pod sends it once more: in the place of the lost one, or behind another in that place.
+    for (before, place) in [(None, 2), (Some(turn("another")), 3)] {
+        server.ask::<()>(&format!("LTRIM {name} 0 3"));
+        let mut last = one.clone();
+        for turn in before.iter().chain([&mine]) {
+            last = add(&store, &key, turn, Some(&last)).await;
+        }
+        let again = store.append(&key, &next(&mine, Some(&two))).await.unwrap();
+        assert_eq!((again.sequence, again.duplicate_of), (place, Some(mine.clone())));
+        // Another turn of that lost history is refused.
+        let late = store.append(&key, &next(&turn("late"), Some(&two))).await;
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::RolledBack);
+    }
+}
