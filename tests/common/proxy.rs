@@ -58,6 +58,8 @@ struct State {
     injected: AtomicU64,
     /// Bytes from the server to clients.
     answered: AtomicU64,
+    /// An error that is answered in the server's place, and how many times more.
+    refusal: std::sync::Mutex<(String, u64)>,
 }
 
 impl Proxy {
@@ -78,6 +80,7 @@ impl Proxy {
             connections: AtomicU64::new(0),
             injected: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            refusal: std::sync::Mutex::default(),
         });
         let accepting = state.clone();
         let task = tokio::spawn(async move {
@@ -104,6 +107,12 @@ impl Proxy {
         *self.state.next.lock().expect("nobody panics with it") = Some(fault);
     }
 
+    /// So many calls of scripts and ranges are not passed on, but answered with this error.
+    #[allow(dead_code, reason = "not every test has such servers")]
+    pub fn refuse(&self, error: &str, times: u64) {
+        *self.state.refusal.lock().expect("nobody panics with it") = (format!("-{error}\r\n"), times);
+    }
+
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
     }
@@ -119,6 +128,16 @@ impl Proxy {
 }
 
 impl State {
+    fn refusal(&self, piece: &[u8]) -> Option<Vec<u8>> {
+        let mut refusal = self.refusal.lock().expect("nobody panics with it");
+        let text = String::from_utf8_lossy(piece);
+        if refusal.1 == 0 || !(text.contains("EVALSHA") || text.contains("LRANGE")) {
+            return None;
+        }
+        refusal.1 -= 1;
+        Some(refusal.0.clone().into_bytes())
+    }
+
     fn fault(&self, chance: &mut Chance) -> Option<Fault> {
         let planned = self.next.lock().expect("nobody panics with it").take();
         let drawn = chance
@@ -143,7 +162,10 @@ async fn try_carry(client: TcpStream, state: Arc<State>, number: u64) -> io::Res
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let (stall, stalled) = tokio::sync::watch::channel(None::<Instant>);
-    let answers = AbortOnDropHandle::new(tokio::spawn(answer(from_server, to_client, state.clone(), stalled)));
+    let (answers, answers_due) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let refusals = answers.clone();
+    let carried = answer(from_server, to_client, state.clone(), stalled, answers, answers_due);
+    let answers = AbortOnDropHandle::new(tokio::spawn(carried));
     let (delayed, mut due) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let forward = async {
         while let Some((at, piece)) = due.recv().await {
@@ -161,6 +183,10 @@ async fn try_carry(client: TcpStream, state: Arc<State>, number: u64) -> io::Res
             }
             let piece = buffer[..count].to_vec();
             let mut at = Instant::now() + state.delay;
+            if let Some(error) = state.refusal(&piece) {
+                let _ = refusals.send((at, error));
+                continue;
+            }
             match state.fault(&mut chance) {
                 None => {}
                 Some(Fault::CutBeforeSend) => return Err(io::ErrorKind::ConnectionReset.into()),
@@ -200,8 +226,9 @@ async fn answer(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     state: Arc<State>,
     stalled: tokio::sync::watch::Receiver<Option<Instant>>,
+    delayed: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    mut due: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>,
 ) -> io::Result<()> {
-    let (delayed, mut due) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let forward = async {
         while let Some((at, piece)) = due.recv().await {
             sleep_until(at).await;

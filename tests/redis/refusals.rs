@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tower_session_memory::SessionKey;
 use tower_session_memory::store::{Append, ErrorKind, RedisStore, Store, StoreError};
 
-use crate::common::servers::{PATIENCE, RedisServer, eventually};
+use crate::common::proxy::Proxy;
+use crate::common::servers::{PATIENCE, RedisServer, eventually, free_port};
 use crate::common::topologies::RedisCluster;
 use crate::faults::{key, kind, turn, turns};
 
@@ -138,4 +139,31 @@ async fn a_cluster_that_has_lost_a_master() {
     cluster.nodes[other].restart();
     let last = append_patiently(&store, &key).await;
     assert_eq!(turns(&store, &key).await.len() as u64, last);
+}
+
+/// A server says so of calls with several keys only, and ours have one: here a proxy says it in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_says_try_again() {
+    const ERROR: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
+    let bus = free_port().to_string();
+    let node = RedisServer::with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+    let proxy = Proxy::start(node.port, 0).await;
+    node.ask::<()>(&format!("CONFIG SET cluster-announce-port {}", proxy.port));
+    node.ask::<()>("CLUSTER ADDSLOTSRANGE 0 16383");
+    eventually("it serves", || node.ask::<String>("CLUSTER INFO").contains("cluster_state:ok").then_some(()));
+    let url = format!("redis+cluster://127.0.0.1:{}", proxy.port);
+    let (store, key) = (RedisStore::connect(&url).await.unwrap(), key());
+    append(&store, &key).await.unwrap();
+
+    proxy.refuse(ERROR, 3);
+    assert_eq!(append(&store, &key).await.unwrap(), 2);
+    proxy.refuse(ERROR, 3);
+    assert_eq!(turns(&store, &key).await.len(), 2);
+
+    // For longer than one call is patient.
+    proxy.refuse(ERROR, u64::MAX);
+    assert_eq!(answer(append(&store, &key).await), unavailable("TRYAGAIN"));
+    proxy.refuse(ERROR, 0);
+    assert_eq!(append(&store, &key).await.unwrap(), 3);
+    assert_eq!(turns(&store, &key).await.len(), 3);
 }
