@@ -94,6 +94,11 @@ impl Mark {
         Lineage([self.number, self.bytes, self.messages, self.at])
     }
 
+    /// Of a turn by itself, what it is behind another.
+    pub(super) fn behind(self, other: Self) -> Self {
+        Self { bytes: other.bytes + self.bytes, messages: other.messages + self.messages, ..self }
+    }
+
     /// The header as it is stored.
     pub(super) fn header(self, head: Head) -> String {
         let Self { number, bytes, messages, at } = self;

@@ -104,23 +104,19 @@ impl RedisStore {
     async fn append_now(&self, key: &SessionKey, append: &Append) -> Result<Appended, Failure> {
         let name = self.names.session(key);
         let record = append.turn.to_record(key);
-        let number = self.lineages.fetch_add(1, Ordering::Relaxed);
         let ttl = append.ttl.and_then(millis);
-        let (bytes, messages) = (append.turn.bytes() as u64, append.turn.messages().len() as u64);
-        // By the caller's clock, as the turn's own time.
-        let at = unix_millis(append.turn.at());
+        let own = Mark {
+            number: self.lineages.fetch_add(1, Ordering::Relaxed),
+            bytes: append.turn.bytes() as u64,
+            messages: append.turn.messages().len() as u64,
+            // By the caller's clock, as the turn's own time.
+            at: unix_millis(append.turn.at()),
+        };
         let seen = append.expected.and_then(|head| Some((head, Mark::of(append.lineage?))));
         // What will stand there if nothing has happened since, as nearly always.
-        let next = seen.filter(|_| append.searched).map(|(head, seen)| {
-            let head = Head::new(head.epoch, head.sequence + 1);
-            (head, Mark { number, bytes: seen.bytes + bytes, messages: seen.messages + messages, at })
-        });
-        let conditions = {
-            let (epoch, turns) =
-                append.expected.map_or_else(Default::default, |head| (optional(Some(head.epoch)), head.sequence));
-            let (strict, searched) = (u8::from(append.concurrency == Concurrency::Strict), u8::from(append.searched));
-            format!("{epoch} {turns} {bytes} {messages} {at} {strict} {searched} {number:016x}")
-        };
+        let next = seen.filter(|_| append.searched);
+        let next = next.map(|(head, seen)| (Head::new(head.epoch, head.sequence + 1), own.behind(seen)));
+        let conditions = conditions(append, own);
         let arguments = |command: &mut Cmd| {
             command.arg(&record).arg(append.turn.id().to_string());
             command.arg(header(seen)).arg(header(next)).arg(optional(ttl)).arg(&conditions);
@@ -128,7 +124,7 @@ impl RedisStore {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
         };
-        let noted = seen.is_some_and(|(_, seen)| seen.at / NOTED == at / NOTED);
+        let noted = seen.is_some_and(|(_, seen)| seen.at / NOTED == own.at / NOTED);
         let index = key.subject().filter(|_| !noted).map(|subject| self.names.index(subject));
         let mut keys = vec![&name[..]];
         keys.extend(index.as_deref().filter(|_| !self.servers.are_many()));
@@ -137,7 +133,7 @@ impl RedisStore {
         let reply = match index.as_deref().filter(|_| self.servers.are_many()) {
             None => appended.await?,
             // On another node: at the same time, so that it costs no time.
-            Some(index) => futures_util::join!(appended, self.note(index, key, ttl, at)).0?,
+            Some(index) => futures_util::join!(appended, self.note(index, key, ttl, own.at)).0?,
         };
         let confirmed = self.ack.satisfied(&reply);
         let answer = Answer::parse(reply.value)?;
@@ -147,7 +143,7 @@ impl RedisStore {
         }
         let (head, mark) = match answer {
             Answer::AsForeseen => next.ok_or_else(|| unexpected("the append script"))?,
-            Answer::Stored { head, bytes, messages } => (head, Mark { number, bytes, messages, at }),
+            Answer::Stored { head, bytes, messages } => (head, Mark { bytes, messages, ..own }),
             Answer::Duplicate { head, sequence, record } => {
                 return Ok(Appended::duplicate(head, sequence, decode(key, record)?));
             }
@@ -258,6 +254,17 @@ fn unreadable(header: &[u8]) -> Failure {
         Err(failure) => failure,
         Ok(_) => Failure::Unreadable("the session's header is not as it is written"),
     }
+}
+
+/// What the append script has to decide by, where the newest header alone does not do.
+fn conditions(append: &Append, own: Mark) -> String {
+    let (epoch, turns) = match append.expected {
+        Some(head) => (head.epoch.to_string(), head.sequence),
+        None => Default::default(),
+    };
+    let (strict, searched) = (u8::from(append.concurrency == Concurrency::Strict), u8::from(append.searched));
+    let Mark { number, bytes, messages, at } = own;
+    format!("{epoch} {turns} {bytes} {messages} {at} {strict} {searched} {number:016x}")
 }
 
 /// A header as it is stored, empty for none.
