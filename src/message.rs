@@ -305,6 +305,11 @@ impl Message {
         Ok(Self { json, role })
     }
 
+    /// The same message in memory of its own.
+    pub(crate) fn detached(&self) -> Self {
+        Self { json: Bytes::copy_from_slice(&self.json), role: self.role.clone() }
+    }
+
     /// Who speaks.
     pub fn role(&self) -> &Role {
         &self.role

@@ -168,6 +168,14 @@ impl Turn {
         Self::build(*id, *status, messages.clone(), *at, note.map(|note| note.get().into()))
     }
 
+    /// The same turn in memory of its own, for whoever keeps it in a process: messages of a request
+    /// may share the memory of its whole body.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let Inner { id, at, status, note, messages, .. } = &*self.0;
+        Self::build(*id, *status, messages.iter().map(Message::detached).collect(), *at, note.clone())
+    }
+
     /// The id under which it is stored.
     pub fn id(&self) -> TurnId {
         self.0.id

@@ -161,8 +161,8 @@ pub struct Loaded {
     pub head: Head,
     /// Oldest first, ending at `head.sequence`.
     pub turns: Vec<Turn>,
-    /// Whether the store holds older turns of the session. Beside `since` it says nothing: whoever
-    /// knows the rest knows that too.
+    /// Whether the store holds older turns of the session. Beside `since` it speaks of the newest that
+    /// fit the window, not of `turns`, and only where `kept` is `None`: otherwise `kept` says it.
     pub truncated: bool,
     /// `Some(known)` when `turns` are just those after [`Read::known`]; `None` when they are the
     /// newest that fit the window, known or not.

@@ -54,6 +54,10 @@ pub(crate) enum Flaw {
     FindsInTheWindow,
     /// Does not tell that older turns exist.
     HidesTruncation,
+    /// Counts the turns that it answers with as all that are kept.
+    CountsNewerOnly,
+    /// Says that there are older turns than those that it answers with, and no number.
+    SpeaksOfNewer,
     /// Keys are compared without case.
     FoldsCase,
     /// Lists everybody's sessions to everybody.
@@ -255,6 +259,10 @@ impl Store for Flawed {
                 loaded.found = loaded.found.filter(|found| loaded.turns.contains(found));
             }
             Flaw::HidesTruncation => loaded.truncated = false,
+            Flaw::CountsNewerOnly => loaded.kept = Some(loaded.turns.len() as u64),
+            Flaw::SpeaksOfNewer => {
+                loaded.truncated = loaded.kept.take().is_some_and(|kept| kept > loaded.turns.len() as u64);
+            }
             _ => {}
         }
         loaded.turns = loaded.turns.into_iter().map(|turn| self.seen_as(turn)).collect();

@@ -94,6 +94,10 @@ flaws! {
         a_turn_is_found_wherever_it_stands;
     truncation_hidden: HidesTruncation breaks
         truncated_says_that_older_turns_are_stored;
+    only_what_is_newer_is_counted: CountsNewerOnly breaks
+        kept_says_how_many_turns_are_stored;
+    truncation_of_what_is_newer: SpeaksOfNewer breaks
+        beside_what_is_newer_truncated_speaks_of_the_window;
     case_folded: FoldsCase breaks
         keys_that_look_alike_are_different_sessions;
     scopes_ignored: IgnoresScopes breaks

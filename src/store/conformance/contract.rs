@@ -33,6 +33,8 @@ sentences! {
     LOAD = "Loads the newest turns that fit Read::window, oldest first, with the head they were read at, as of one moment.";
     WINDOW = "The newest turn is always loaded, whatever its size, unless turns is 0.";
     TRUNCATED = "Whether the store holds older turns of the session.";
+    BESIDE_SINCE = "Beside since it speaks of the newest that fit the window, not of turns, and only where kept is None: otherwise kept says it.";
+    KEPT = "How many turns of the session are stored, where the store knows without counting.";
     KNOWN = "With Read::known, when that head belongs to this life of the session and everything after it is still stored and fits the window, only what is newer (Loaded::since says so).";
     FIND = "With Read::find, also that turn, wherever in the session it stands.";
     EXPIRED = "A session that expired is absent.";

@@ -100,6 +100,52 @@ pub(super) async fn truncated_says_that_older_turns_are_stored(instances: &Insta
     Ok(())
 }
 
+/// Stores four turns, and gives loads of windows that hold all of them or not, knowing each head.
+async fn reads_of_four(session: &Session) -> Check<Vec<Read>> {
+    let (turns, head) = session.fill(4).await?;
+    let narrow = [Window::NONE, Window::newest(3), Window::new(9, 7, 9_999), Window::new(9, 9, turns[3].bytes())];
+    let windows = [Window::ALL, Window::newest(4), Window::new(4, 8, 9_999)].into_iter().chain(narrow);
+    let knowing = |window| (0..=4).map(move |sequence| Read::new(window).known(Head::new(head.epoch, sequence)));
+    Ok(windows.flat_map(knowing).collect())
+}
+
+pub(super) async fn beside_what_is_newer_truncated_speaks_of_the_window(instances: &Instances) -> Check {
+    let session = instances.session();
+    for read in reads_of_four(&session).await? {
+        let (whole, loaded) = (session.load(Read::new(read.window)).await?, session.load(read).await?);
+        ensure!(
+            loaded.kept.is_some() || loaded.truncated == whole.truncated,
+            "{read:?} says neither how many turns are kept nor that truncated is {}, as its window is",
+            whole.truncated
+        );
+    }
+    Ok(())
+}
+
+pub(super) async fn kept_says_how_many_turns_are_stored(instances: &Instances) -> Check {
+    let session = instances.session();
+    let is = async |read, stored| -> Check {
+        let kept = session.load(read).await?.kept;
+        ensure!(kept.is_none_or(|kept| kept == stored), "{read:?} says that {kept:?} of {stored} turns are kept");
+        Ok(())
+    };
+    for read in reads_of_four(&session).await? {
+        is(read, 4).await?;
+        is(Read::new(read.window), 4).await?;
+    }
+    session.append(&Append::unconditional(turn("fifth")).retention(Retention::turns(2))).await?;
+    for window in [Window::ALL, Window::newest(2), Window::newest(1), Window::NONE] {
+        let read = Read::new(window);
+        is(read, 2).await?;
+        let head = session.head().await?;
+        for sequence in 0..=head.sequence {
+            is(read.known(Head::new(head.epoch, sequence)), 2).await?;
+        }
+    }
+    session.delete().await?;
+    is(Read::new(Window::ALL), 0).await
+}
+
 /// Only what is newer than `known`, and it says so.
 async fn newer(session: &Session, window: Window, known: Head, head: Head, turns: &[Turn]) -> Check {
     let loaded = session.load(Read::new(window).known(known)).await?;

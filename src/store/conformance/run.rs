@@ -210,6 +210,8 @@ macro_rules! __conformance_cases {
             load::the_newest_turn_always_fits: WINDOW;
             load::a_window_of_nothing_gives_the_head: WINDOW;
             load::truncated_says_that_older_turns_are_stored: TRUNCATED;
+            load::beside_what_is_newer_truncated_speaks_of_the_window: BESIDE_SINCE;
+            load::kept_says_how_many_turns_are_stored: KEPT;
             load::a_load_is_of_one_moment: LOAD;
             load::with_a_known_head_only_what_is_newer_is_loaded: KNOWN;
             load::a_window_that_the_newer_turns_exceed_is_loaded_whole: KNOWN;
