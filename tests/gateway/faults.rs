@@ -179,25 +179,3 @@ async fn a_gateway_that_is_killed_leaves_whole_turns_only() {
     let texts: Vec<String> = shown(&upstream.last().body).into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["one", "1 messages", "two", "whole", "three"]);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_said_and_comes_back() {
-    let redis = RedisServer::start();
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::start(&["--upstream", &upstream.url, "--store", &redis.url()]);
-    let status = async |path: &str| gateway.send(path, &[], &Value::Null).await.status;
-    assert_eq!((status("/healthz").await, status("/readyz").await), (StatusCode::OK, StatusCode::OK));
-    assert_eq!(gateway.says("one").await, "1 messages");
-
-    redis.kill_9();
-    assert_eq!(status("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(status("/healthz").await, StatusCode::OK, "a restart of the gateway would mend nothing");
-    let asked = upstream.got().len();
-    let answer = gateway.send(CHAT, &ADA, &question("two")).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "never an empty history");
-    assert_eq!(upstream.got().len(), asked);
-
-    redis.restart();
-    patient("the store is back", async { while status("/readyz").await != StatusCode::OK {} }).await;
-    assert_eq!(gateway.says("two").await, "3 messages");
-}
