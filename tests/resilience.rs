@@ -230,6 +230,34 @@ async fn while_the_store_is_away_loads_fail_at_once_and_one_at_a_time_tries() {
     assert!(!store.is_open());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_away_however_little_patience_its_callers_have() {
+    let distant = Distant::new(vec![]).taking(Duration::from_secs(3600));
+    let store = Resilient::with_options(distant.clone(), options());
+    let (key, read) = (key(), Read::new(Window::ALL));
+    let load = async |patience| tokio::time::timeout(patience, store.load(&key, &read)).await;
+    for _ in 0..100 {
+        load(Duration::from_millis(900)).await.unwrap_err();
+    }
+    assert!(!store.is_open(), "callers that leave say nothing of the store");
+    for _ in 0..4 {
+        load(Duration::from_secs(2)).await.unwrap_err();
+    }
+    assert!(store.is_open());
+    let refused = load(Duration::ZERO).await.expect("at once").unwrap_err();
+    assert!(refused.kind() == ErrorKind::Unavailable && refused.is_reported());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_is_not_away() {
+    let logs = Logs::capture();
+    let (mut impatient, slow) = (options(), Distant::new(vec![]).taking(Duration::from_secs(3)));
+    impatient.breaker_failures = 1;
+    let store = Resilient::with_options(slow, impatient);
+    store.load(&key(), &Read::new(Window::ALL)).await.unwrap();
+    assert_eq!(logs.count("the store is away"), 0, "{}", logs.text());
+}
+
 /// The pauses between attempts, as the store sees them.
 async fn pauses() -> Vec<Duration> {
     let distant = Distant::new(vec![Fate::NotSent; 6]);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::store::{ErrorKind, Operation, StoreError};
+
 /// How often the log says that the store is still away.
 const REMINDER: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,32 @@ impl fmt::Display for Open {
 }
 
 impl Error for Open {}
+
+/// A call on its way. Dropped before its answer came it is a failure, if that was long in coming: a
+/// store that hangs shows itself like this to callers that are less patient than it is.
+pub(super) struct Waiting<'a> {
+    breaker: &'a Breaker,
+    operation: Operation,
+    since: Instant,
+    silence: Duration,
+    answered: bool,
+}
+
+impl Waiting<'_> {
+    pub(super) fn ended(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = self.since.elapsed();
+        if !self.answered && waited >= self.silence {
+            let gave_up = StoreError::new(ErrorKind::Unavailable, self.breaker.store, self.operation);
+            self.breaker.failed(&gave_up.with_source(format!("given up after {} ms", waited.as_millis())));
+        }
+    }
+}
 
 #[derive(Debug)]
 enum State {
@@ -71,6 +99,11 @@ impl Breaker {
                 false
             }
         }
+    }
+
+    /// For a call that [`admits`](Self::admits) let through.
+    pub(super) fn waiting(&self, operation: Operation, silence: Duration) -> Waiting<'_> {
+        Waiting { breaker: self, operation, since: Instant::now(), silence, answered: false }
     }
 
     /// The store answered, be it with a refusal.

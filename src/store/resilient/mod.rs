@@ -58,6 +58,9 @@ pub struct ResilientOptions {
     pub longest_pause: Duration,
     /// Failures in a row that open the breaker. Default: 8.
     pub breaker_failures: u32,
+    /// A call that its caller gave up after so long without an answer is a failure, too. Default: 1 s, less
+    /// than the layer's load deadline.
+    pub breaker_silence: Duration,
     /// How long the open breaker waits before it lets a call try. Default: 500 ms.
     pub breaker_pause: Duration,
 }
@@ -70,6 +73,7 @@ impl Default for ResilientOptions {
             pause: Duration::from_millis(20),
             longest_pause: Duration::from_millis(500),
             breaker_failures: 8,
+            breaker_silence: Duration::from_secs(1),
             breaker_pause: Duration::from_millis(500),
         }
     }
@@ -109,7 +113,10 @@ impl<S: Store> Resilient<S> {
         loop {
             attempts += 1;
             let answer = if self.breaker.admits() {
-                self.observe(call().await)
+                let waiting = self.breaker.waiting(operation, self.options.breaker_silence);
+                let answer = call().await;
+                waiting.ended();
+                self.observe(answer)
             } else {
                 let refused = StoreError::new(ErrorKind::Unavailable, self.store.info().name, operation);
                 Err(refused.with_source(Open).reported())
