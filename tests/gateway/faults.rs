@@ -40,7 +40,7 @@ fn shown(body: &Value) -> Vec<(String, String)> {
     body["messages"].as_array().expect("a list").iter().map(|it| (text(&it["role"]), text(&it["content"]))).collect()
 }
 
-/// Asks until the interrupted turn is there, and gives what the model was shown then.
+/// Asks until the interrupted turn is there, and gives what the model was shown of it.
 async fn shown_next(gateway: &Gateway, upstream: &Upstream, messages: usize) -> Vec<(String, String)> {
     patient("the interrupted turn", async {
         loop {
@@ -48,8 +48,10 @@ async fn shown_next(gateway: &Gateway, upstream: &Upstream, messages: usize) -> 
             let mut probe = question("and now?");
             probe["model"] = "probe".into();
             assert_eq!(gateway.send(CHAT, &headers, &probe).await.status, StatusCode::OK);
-            let shown = shown(&upstream.last().body);
-            if shown.iter().filter(|(_, text)| text != "and now?" && !text.ends_with(" messages")).count() == messages {
+            // Turns of this loop may have been stored before it.
+            let mut shown = shown(&upstream.last().body);
+            shown.retain(|(_, text)| text != "and now?" && !text.ends_with(" messages"));
+            if shown.len() == messages {
                 return shown;
             }
         }
@@ -97,7 +99,7 @@ async fn an_upstream_that_ends_in_mid_stream_leaves_an_interrupted_turn() {
         }
         assert!(patient("the end", body.collect()).await.is_err(), "no end that looks whole");
         let shown = shown_next(&gateway, &upstream, 2).await;
-        assert_eq!(shown[..2], [("user".into(), "tell me".into()), ("assistant".into(), "Once upon".into())]);
+        assert_eq!(shown, [("user".into(), "tell me".into()), ("assistant".into(), "Once upon".into())]);
         drop(script);
     }
 }
@@ -116,7 +118,7 @@ async fn a_client_that_leaves_in_a_tool_call_leaves_a_conversation_that_goes_on(
     read_until(&mut body, "call_1").await;
     drop(body);
     let shown = shown_next(&gateway, &upstream, 2).await;
-    assert_eq!(shown[..2], [("user".into(), "weather?".into()), ("assistant".into(), "Let me see.".into())]);
+    assert_eq!(shown, [("user".into(), "weather?".into()), ("assistant".into(), "Let me see.".into())]);
     let body = upstream.last().body.to_string();
     assert!(!body.contains("call_1"), "half a call is nothing that a model may be shown: {body}");
 }
