@@ -231,7 +231,13 @@ impl Begun {
         };
         let degrade = policy.on_load_failure == OnLoadFailure::Degrade;
         observer.not_loaded(&error, degrade, self.began.elapsed());
-        tracing::error!(outcome = error.code(), error = %Chain(&error), degraded = degrade, "history not loaded");
+        let (outcome, cause) = (error.code(), Chain(&error));
+        // In an outage that is known there are thousands of these a second.
+        if matches!(&error, SessionError::Load(error) if error.is_reported()) {
+            tracing::debug!(outcome, error = %cause, degraded = degrade, "history not loaded");
+        } else {
+            tracing::error!(outcome, error = %cause, degraded = degrade, "history not loaded");
+        }
         if degrade { Ok(None) } else { Err(error) }
     }
 }

@@ -1,18 +1,31 @@
 //! [`Resilient`] in front of a store whose network fails as told.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use tokio::time::Instant;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_session_memory::identity::Header;
 use tower_session_memory::store::{
     Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, Read, Resilient, ResilientOptions, SessionPage,
     Store, StoreError, StoreInfo,
 };
 use tower_session_memory::{
-    ConversationId, Head, InMemory, Message, Scope, SessionKey, Turn, TurnId, TurnStatus, Window,
+    ChatSession, ConversationId, Head, InMemory, Message, Scope, SessionKey, SessionMemoryLayer, Turn, TurnId,
+    TurnStatus, Window,
 };
+
+#[path = "common/logs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "this test binary uses its own part")]
+mod logs;
+
+use logs::Logs;
 
 /// What becomes of a call on the way to the store.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +230,34 @@ async fn while_the_store_is_away_loads_fail_at_once_and_one_at_a_time_tries() {
     assert!(!store.is_open());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_away_however_little_patience_its_callers_have() {
+    let distant = Distant::new(vec![]).taking(Duration::from_secs(3600));
+    let store = Resilient::with_options(distant.clone(), options());
+    let (key, read) = (key(), Read::new(Window::ALL));
+    let load = async |patience| tokio::time::timeout(patience, store.load(&key, &read)).await;
+    for _ in 0..100 {
+        load(Duration::from_millis(900)).await.unwrap_err();
+    }
+    assert!(!store.is_open(), "callers that leave say nothing of the store");
+    for _ in 0..4 {
+        load(Duration::from_secs(2)).await.unwrap_err();
+    }
+    assert!(store.is_open());
+    let refused = load(Duration::ZERO).await.expect("at once").unwrap_err();
+    assert!(refused.kind() == ErrorKind::Unavailable && refused.is_reported());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_is_not_away() {
+    let logs = Logs::capture();
+    let (mut impatient, slow) = (options(), Distant::new(vec![]).taking(Duration::from_secs(3)));
+    impatient.breaker_failures = 1;
+    let store = Resilient::with_options(slow, impatient);
+    store.load(&key(), &Read::new(Window::ALL)).await.unwrap();
+    assert_eq!(logs.count("the store is away"), 0, "{}", logs.text());
+}
+
 /// The pauses between attempts, as the store sees them.
 async fn pauses() -> Vec<Duration> {
     let distant = Distant::new(vec![Fate::NotSent; 6]);
@@ -293,6 +334,63 @@ async fn an_accepted_turn_does_not_wait_for_the_breaker() {
     assert!(store.is_open());
     store.append(&key, &Append::new(turn(), Head::ABSENT)).await.unwrap();
     assert!(!store.is_open(), "its answer closed the breaker");
+}
+
+async fn chat(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let session = request.extensions().get::<ChatSession>().expect("the layer is there");
+    session.append(Message::user("hello")).expect("a short message");
+    Ok(Response::new(Full::from("hello")))
+}
+
+/// Stores one turn; what the client is told.
+async fn ask(memory: &SessionMemoryLayer) -> StatusCode {
+    let request = Request::get("/").header("x-chat", "c").body(Full::default()).unwrap();
+    memory.layer(service_fn(chat)).oneshot(request).await.unwrap().status()
+}
+
+/// Lines with both of these in them.
+fn lines(logs: &Logs, level: &str, said: &str) -> usize {
+    logs.text().lines().filter(|line| line.contains(level) && line.contains(said)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_a_few_lines_in_the_log_however_many_requests_it_refuses() {
+    let logs = Logs::capture();
+    let distant = Distant::new(vec![Fate::NotSent; 1000]);
+    let store = Resilient::with_options(distant.clone(), options());
+    let memory = SessionMemoryLayer::new(store, Header::conversation("x-chat"));
+    for _ in 0..200 {
+        assert_eq!(ask(&memory).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    logs.line(&["ERROR", "the store is away", "failures=4", "distant load: the store is not available"]);
+    // The breaker did not know yet when the first one failed.
+    let refused = ["ERROR", "DEBUG"].map(|level| lines(&logs, level, "history not loaded"));
+    assert_eq!((lines(&logs, "ERROR", ""), refused), (2, [1, 199]), "{}", logs.text());
+
+    // Not quite a minute, in which two calls a second try.
+    for _ in 0..119 {
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(ask(&memory).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    logs.line(&["ERROR", "the store is still away", "refused=198", "distant load: the store is not available"]);
+    assert_eq!(lines(&logs, "ERROR", ""), 3, "those that tried are no news: {}", logs.text());
+
+    distant.fates.lock().unwrap().clear();
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(ask(&memory).await, StatusCode::OK);
+    logs.line(&["WARN", "the store is back", "refused=198"]);
+    assert_eq!(lines(&logs, "ERROR", ""), 3, "{}", logs.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_lost_in_a_known_outage_is_an_error_all_the_same() {
+    let logs = Logs::capture();
+    let fates = [vec![Fate::Arrives], vec![Fate::NotSent; 1000]].concat();
+    let store = Resilient::with_options(Distant::new(fates), options());
+    let memory = SessionMemoryLayer::new(store, Header::conversation("x-chat"));
+    assert_eq!(ask(&memory).await, StatusCode::SERVICE_UNAVAILABLE);
+    logs.line(&["ERROR", "the store is away"]);
+    logs.line(&["ERROR", "turn not committed", "outcome=\"unavailable\""]);
 }
 
 mod conformance {

@@ -284,7 +284,11 @@ async fn what_cannot_be_started_says_why() {
     std::fs::write(&broken, "this is not a database, it is a sentence".repeat(100)).unwrap();
     let broken = format!("sqlite:{}", broken.display());
     for (arguments, says) in [
-        (vec!["--store", "mysql://x"], "it must be memory:, sqlite:PATH"),
+        (vec!["--store", "mysql://u:canary@x"], "it must be memory:, sqlite:PATH"),
+        (
+            vec!["--store", "memory:", "--upstream", "u:canary@x", "--model", "m"],
+            "upstream: it must be a URL of http://",
+        ),
         (vec!["--store", &broken], "restore it from a backup"),
         (vec!["--listen", "127.0.0.1:no", "--store", "memory:"], "127.0.0.1:no"),
         (vec!["--model", "x"], "--upstream and --model go together"),
@@ -295,6 +299,7 @@ async fn what_cannot_be_started_says_why() {
         let ended = patient("the end", ended).await.unwrap();
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(!ended.status.success() && said.contains(says), "{arguments:?}: {said}");
+        assert!(!said.contains("canary"), "{arguments:?}: {said}");
     }
     let help = Command::new(binary()).arg("--help").output().await.unwrap();
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--upstream URL"));

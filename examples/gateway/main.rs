@@ -10,65 +10,39 @@
 //! Clients are the providers' own SDKs with another base URL and those two headers. They send only
 //! what is new.
 
-use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_session_memory::llm::{LlmMemoryLayer, ModelWindow};
 use tower_session_memory::{OnMissing, Policy, Roles, SessionMemoryLayer};
-use tracing_subscriber::EnvFilter;
 
 mod demo;
 mod health;
 mod identity;
 mod options;
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/store.rs"]
 mod store;
 mod upstream;
 
 use options::Options;
-use upstream::BoxError;
+use process::BoxError;
 
 /// How long requests may go on after the signal to stop, and then what they left in the background.
 const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
-async fn main() {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{}", options::HELP);
-            return;
-        }
-        Err(fault) => {
-            eprintln!("gateway: {fault}\n\n{}", options::HELP);
-            std::process::exit(2);
-        }
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-
-    if let Err(error) = run(options).await {
-        eprint!("gateway: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            eprint!(": {error}");
-            cause = error.source();
-        }
-        eprintln!();
-        std::process::exit(1);
-    }
+async fn main() -> ExitCode {
+    process::run("gateway", options::HELP, Options::parse, serve).await
 }
 
-async fn run(options: Options) -> Result<(), BoxError> {
+async fn serve(options: Options) -> Result<(), BoxError> {
     let memory = memory(&options).await?;
     let mut window = ModelWindow::default();
     window.tokens = options.window_tokens.unwrap_or(usize::MAX);
@@ -78,13 +52,13 @@ async fn run(options: Options) -> Result<(), BoxError> {
         .layer(LlmMemoryLayer::new().with_window(window).with_request_limit(32 << 20).with_reply_limit(32 << 20))
         .service(upstream::Upstream::new(&options.upstream, options.silence)?.with_credential(options.jwks.is_some())?);
 
-    let listener = TcpListener::bind(&options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
-    tracing::info!(address = %listener.local_addr()?, upstream = options.upstream, "listening");
+    let listener = process::listen(&options.listen).await?;
+    tracing::info!(address = %listener.local_addr()?, store = options.store.split(':').next(), "listening");
 
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
     let connections = GracefulShutdown::new();
-    let stop = signal();
+    let stop = process::stopped();
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -111,7 +85,6 @@ async fn run(options: Options) -> Result<(), BoxError> {
         });
     }
     drop(listener);
-    tracing::info!("stopping: no new connections, requests at work may finish");
     if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("some connections did not end in time");
     }
@@ -132,14 +105,4 @@ async fn memory(options: &Options) -> Result<SessionMemoryLayer, BoxError> {
     policy.limits.turn_messages = 2_000;
     policy.window.bytes = 16 << 20;
     Ok(identity::layer(store::open(&options.store).await?, options)?.with_policy(policy)?)
-}
-
-/// Ready at SIGINT or SIGTERM.
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }

@@ -7,8 +7,9 @@ A reverse proxy that gives any LLM endpoint a memory.
 
   --upstream URL       where requests go: https://host/base, or demo: for a scripted model
   --listen ADDR        default 127.0.0.1:8090
-  --store STORE        memory: (the default), sqlite:PATH, redis://HOST or postgres://HOST/DATABASE;
-                       the last two where the feature is built in
+  --store STORE        memory: (the default), sqlite:PATH; in a build with --all-features also
+                       redis://HOST (rediss, redis+sentinel, redis+cluster, unix),
+                       postgres://USER@HOST/DATABASE, dynamodb://TABLE
   --window-tokens N    the most tokens of history that a model is shown; default: no limit
   --silence SECONDS    how long the upstream may say nothing; default 120
   --jwks FILE          verify bearer tokens with these keys (feature jwt-rust-crypto or jwt-aws-lc)
@@ -29,8 +30,6 @@ x-user-id, set by a proxy in front, and the client's Authorization goes on to th
 UPSTREAM_HEADER in the environment, such as 'x-api-key: KEY' or 'authorization: Bearer KEY', is sent
 to the upstream in place of the client's own.
 Health: GET /healthz (the process), GET /readyz (the store too).";
-
-pub(crate) const STORES: &str = "memory:, sqlite:PATH, redis://HOST or postgres://HOST/DATABASE of this build";
 
 pub(crate) struct Options {
     pub(crate) upstream: String,

@@ -46,10 +46,9 @@ impl Upstream {
         if upstream == "demo:" {
             return Ok(Self::Demo);
         }
-        let base: Uri = upstream.parse().map_err(|error| format!("--upstream {upstream}: {error}"))?;
-        if base.scheme().is_none() {
-            return Err(format!("--upstream {upstream}: it must begin with http:// or https://").into());
-        }
+        // Not repeated: it may hold a key.
+        let base = upstream.parse().ok().filter(|uri: &Uri| uri.scheme().is_some());
+        let base = base.ok_or("--upstream: it must be a URL of http:// or https://, or demo:")?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

@@ -9,7 +9,8 @@ usage: server [--listen ADDR] [--store STORE] [--upstream URL --model NAME]
   --store STORE    where conversations live              [sqlite:chat.db]
                      memory:        this process, gone with it
                      sqlite:PATH    one file, shared by the processes of this host
-                     redis://HOST, postgres://USER@HOST/DATABASE, dynamodb://TABLE
+                     redis://HOST (rediss, redis+sentinel, redis+cluster, unix),
+                     postgres://USER@HOST/DATABASE, dynamodb://TABLE
                                     shared by all hosts; in a build with --all-features
   --upstream URL   an OpenAI-compatible endpoint to ask, such as http://127.0.0.1:11434/v1,
                    instead of the small built-in model; its key is read from OPENAI_API_KEY

@@ -32,10 +32,9 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) fn new(options: options::Upstream) -> Result<Self, ModelError> {
         let uri = format!("{}/chat/completions", options.url.trim_end_matches('/'));
-        let uri = uri.parse::<Uri>().map_err(|error| ModelError(format!("{uri}: {error}")))?;
-        if uri.scheme().is_none() {
-            return Err(ModelError(format!("{uri}: it must begin with http:// or https://")));
-        }
+        // Not repeated: it may hold a key.
+        let uri = uri.parse().ok().filter(|uri: &Uri| uri.scheme().is_some());
+        let uri = uri.ok_or_else(|| ModelError("it must be a URL of http:// or https://".to_owned()))?;
         let https =
             hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(https);

@@ -12,6 +12,7 @@ pub struct StoreError {
     kind: ErrorKind,
     store: &'static str,
     operation: Operation,
+    reported: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -108,7 +109,7 @@ impl Operation {
 impl StoreError {
     /// A failure without a cause to tell.
     pub fn new(kind: ErrorKind, store: &'static str, operation: Operation) -> Self {
-        Self { kind, store, operation, source: None }
+        Self { kind, store, operation, reported: false, source: None }
     }
 
     /// The same failure with its cause. The cause goes to the log: it must hold no message text and no ids.
@@ -116,6 +117,20 @@ impl StoreError {
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same failure, one of many for a cause that the store has put into the log already: whoever
+    /// meets it need not say so once more. For stores that know of an outage, as
+    /// [`Resilient`](super::Resilient) does.
+    #[must_use]
+    pub fn reported(mut self) -> Self {
+        self.reported = true;
+        self
+    }
+
+    /// Whether its cause is in the log already: see [`reported`](Self::reported).
+    pub fn is_reported(&self) -> bool {
+        self.reported
     }
 
     /// What a caller can do about it.

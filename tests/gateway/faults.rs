@@ -40,7 +40,7 @@ fn shown(body: &Value) -> Vec<(String, String)> {
     body["messages"].as_array().expect("a list").iter().map(|it| (text(&it["role"]), text(&it["content"]))).collect()
 }
 
-/// Asks until the interrupted turn is there, and gives what the model was shown then.
+/// Asks until the interrupted turn is there, and gives what the model was shown of it.
 async fn shown_next(gateway: &Gateway, upstream: &Upstream, messages: usize) -> Vec<(String, String)> {
     patient("the interrupted turn", async {
         loop {
@@ -48,8 +48,10 @@ async fn shown_next(gateway: &Gateway, upstream: &Upstream, messages: usize) -> 
             let mut probe = question("and now?");
             probe["model"] = "probe".into();
             assert_eq!(gateway.send(CHAT, &headers, &probe).await.status, StatusCode::OK);
-            let shown = shown(&upstream.last().body);
-            if shown.iter().filter(|(_, text)| text != "and now?" && !text.ends_with(" messages")).count() == messages {
+            // Turns of this loop may have been stored before it.
+            let mut shown = shown(&upstream.last().body);
+            shown.retain(|(_, text)| text != "and now?" && !text.ends_with(" messages"));
+            if shown.len() == messages {
                 return shown;
             }
         }
@@ -97,7 +99,7 @@ async fn an_upstream_that_ends_in_mid_stream_leaves_an_interrupted_turn() {
         }
         assert!(patient("the end", body.collect()).await.is_err(), "no end that looks whole");
         let shown = shown_next(&gateway, &upstream, 2).await;
-        assert_eq!(shown[..2], [("user".into(), "tell me".into()), ("assistant".into(), "Once upon".into())]);
+        assert_eq!(shown, [("user".into(), "tell me".into()), ("assistant".into(), "Once upon".into())]);
         drop(script);
     }
 }
@@ -116,7 +118,7 @@ async fn a_client_that_leaves_in_a_tool_call_leaves_a_conversation_that_goes_on(
     read_until(&mut body, "call_1").await;
     drop(body);
     let shown = shown_next(&gateway, &upstream, 2).await;
-    assert_eq!(shown[..2], [("user".into(), "weather?".into()), ("assistant".into(), "Let me see.".into())]);
+    assert_eq!(shown, [("user".into(), "weather?".into()), ("assistant".into(), "Let me see.".into())]);
     let body = upstream.last().body.to_string();
     assert!(!body.contains("call_1"), "half a call is nothing that a model may be shown: {body}");
 }
@@ -178,26 +180,4 @@ async fn a_gateway_that_is_killed_leaves_whole_turns_only() {
     assert_eq!(third.says("three").await, "5 messages");
     let texts: Vec<String> = shown(&upstream.last().body).into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["one", "1 messages", "two", "whole", "three"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_said_and_comes_back() {
-    let redis = RedisServer::start();
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::start(&["--upstream", &upstream.url, "--store", &redis.url()]);
-    let status = async |path: &str| gateway.send(path, &[], &Value::Null).await.status;
-    assert_eq!((status("/healthz").await, status("/readyz").await), (StatusCode::OK, StatusCode::OK));
-    assert_eq!(gateway.says("one").await, "1 messages");
-
-    redis.kill_9();
-    assert_eq!(status("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(status("/healthz").await, StatusCode::OK, "a restart of the gateway would mend nothing");
-    let asked = upstream.got().len();
-    let answer = gateway.send(CHAT, &ADA, &question("two")).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "never an empty history");
-    assert_eq!(upstream.got().len(), asked);
-
-    redis.restart();
-    patient("the store is back", async { while status("/readyz").await != StatusCode::OK {} }).await;
-    assert_eq!(gateway.says("two").await, "3 messages");
 }

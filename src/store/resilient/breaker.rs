@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::store::{ErrorKind, Operation, StoreError};
+
+/// How often the log says that the store is still away.
+const REMINDER: Duration = Duration::from_secs(30);
+
 /// After some failures in a row it lets nobody through for a while, then one call that tries.
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -29,14 +34,49 @@ impl fmt::Display for Open {
 
 impl Error for Open {}
 
+/// A call on its way. Dropped before its answer came it is a failure, if that was long in coming: a
+/// store that hangs shows itself like this to callers that are less patient than it is.
+pub(super) struct Waiting<'a> {
+    breaker: &'a Breaker,
+    operation: Operation,
+    since: Instant,
+    silence: Duration,
+    answered: bool,
+}
+
+impl Waiting<'_> {
+    pub(super) fn ended(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = self.since.elapsed();
+        if !self.answered && waited >= self.silence {
+            let gave_up = StoreError::new(ErrorKind::Unavailable, self.breaker.store, self.operation);
+            self.breaker.failed(&gave_up.with_source(format!("given up after {} ms", waited.as_millis())));
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// The store answers; so many failures in a row were seen.
     Closed(u32),
-    /// Nobody gets through before this moment; then one call does. Away since that one.
-    Open { until: Instant, away: Instant },
-    /// One call is trying since this moment.
-    Trying { since: Instant, away: Instant },
+    /// It is away.
+    Open(Outage),
+}
+
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    /// Nobody gets through before this moment; then one call does.
+    until: Instant,
+    /// When the log last said so.
+    told: Instant,
+    /// Calls that did not get through.
+    refused: u64,
 }
 
 impl Breaker {
@@ -48,46 +88,72 @@ impl Breaker {
     /// one may try after another pause.
     pub(super) fn admits(&self) -> bool {
         let now = Instant::now();
-        let mut state = self.state();
-        let (may, away) = match *state {
-            State::Closed(_) => return true,
-            State::Open { until, away } => (now >= until, away),
-            State::Trying { since, away } => (now >= since + self.pause, away),
-        };
-        if may {
-            *state = State::Trying { since: now, away };
+        match &mut *self.state() {
+            State::Closed(_) => true,
+            State::Open(outage) if now >= outage.until => {
+                outage.until = now + self.pause;
+                true
+            }
+            State::Open(outage) => {
+                outage.refused += 1;
+                false
+            }
         }
-        may
+    }
+
+    /// For a call that [`admits`](Self::admits) let through.
+    pub(super) fn waiting(&self, operation: Operation, silence: Duration) -> Waiting<'_> {
+        Waiting { breaker: self, operation, since: Instant::now(), silence, answered: false }
     }
 
     /// The store answered, be it with a refusal.
     pub(super) fn answered(&self) {
         let before = std::mem::replace(&mut *self.state(), State::Closed(0));
-        if let State::Open { away, .. } | State::Trying { away, .. } = before {
-            tracing::info!(store = self.store, away_ms = away.elapsed().as_millis() as u64, "the store is back");
+        if let State::Open(Outage { since, refused, .. }) = before {
+            let away_ms = since.elapsed().as_millis() as u64;
+            tracing::warn!(store = self.store, away_ms, refused, "the store is back");
         }
     }
 
-    /// The store could not be reached, or did not answer, and this is why.
-    pub(super) fn failed(&self, why: &dyn Error) {
+    /// The store could not be reached, or did not answer, and this is why. Whether the log says so,
+    /// now or since a short while.
+    pub(super) fn failed(&self, why: &dyn Error) -> bool {
         let now = Instant::now();
-        let until = now + self.pause;
+        let (store, until) = (self.store, now + self.pause);
+        let cause = || why.source().map(ToString::to_string).unwrap_or_default();
         let mut state = self.state();
-        match *state {
-            State::Closed(failures) if failures + 1 < self.threshold => *state = State::Closed(failures + 1),
-            State::Closed(failures) => {
-                *state = State::Open { until, away: now };
-                drop(state);
-                let (store, failures) = (self.store, failures + 1);
-                let cause = why.source().map(ToString::to_string).unwrap_or_default();
-                tracing::error!(store, failures, error = %why, cause, "the store is away: loads are refused at once");
+        match &mut *state {
+            State::Closed(failures) if *failures + 1 < self.threshold => {
+                *failures += 1;
+                return false;
             }
-            State::Open { away, .. } | State::Trying { away, .. } => *state = State::Open { until, away },
+            State::Closed(failures) => {
+                let failures = *failures + 1;
+                *state = State::Open(Outage { since: now, until, told: now, refused: 0 });
+                drop(state);
+                tracing::error!(
+                    store,
+                    failures,
+                    error = %why,
+                    cause = cause(),
+                    "the store is away: loads are refused at once"
+                );
+            }
+            State::Open(outage) => {
+                outage.until = until;
+                if now >= outage.told + REMINDER {
+                    outage.told = now;
+                    let (away_ms, refused) = ((now - outage.since).as_millis() as u64, outage.refused);
+                    drop(state);
+                    tracing::error!(store, away_ms, refused, error = %why, cause = cause(), "the store is still away");
+                }
+            }
         }
+        true
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !matches!(*self.state(), State::Closed(_))
+        matches!(*self.state(), State::Open(_))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

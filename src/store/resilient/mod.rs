@@ -33,6 +33,10 @@ mod breaker;
 /// After several failures in a row the breaker opens: loads fail at once with
 /// [`ErrorKind::Unavailable`], which the layer answers with 503, and one call at a time tries whether
 /// the store is back. Appends do not wait for the breaker, only for their pauses.
+///
+/// The log says once that the store is away and why (`ERROR`), every 30 seconds that it still is
+/// (`ERROR`), and that it is back, after how long and how many refusals (`WARN`). The failures in between are
+/// marked as [reported](StoreError::reported), and the layer writes no line above `DEBUG` for each load.
 pub struct Resilient<S> {
     store: S,
     options: ResilientOptions,
@@ -54,6 +58,9 @@ pub struct ResilientOptions {
     pub longest_pause: Duration,
     /// Failures in a row that open the breaker. Default: 8.
     pub breaker_failures: u32,
+    /// A call that its caller gave up after so long without an answer is a failure, too. Default: 1 s, less
+    /// than the layer's load deadline.
+    pub breaker_silence: Duration,
     /// How long the open breaker waits before it lets a call try. Default: 500 ms.
     pub breaker_pause: Duration,
 }
@@ -66,6 +73,7 @@ impl Default for ResilientOptions {
             pause: Duration::from_millis(20),
             longest_pause: Duration::from_millis(500),
             breaker_failures: 8,
+            breaker_silence: Duration::from_secs(1),
             breaker_pause: Duration::from_millis(500),
         }
     }
@@ -104,9 +112,15 @@ impl<S: Store> Resilient<S> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let refused =
-                || StoreError::new(ErrorKind::Unavailable, self.store.info().name, operation).with_source(Open);
-            let answer = if self.breaker.admits() { self.observe(call().await) } else { Err(refused()) };
+            let answer = if self.breaker.admits() {
+                let waiting = self.breaker.waiting(operation, self.options.breaker_silence);
+                let answer = call().await;
+                waiting.ended();
+                self.observe(answer)
+            } else {
+                let refused = StoreError::new(ErrorKind::Unavailable, self.store.info().name, operation);
+                Err(refused.with_source(Open).reported())
+            };
             let Err(error) = answer else { return answer };
             ambiguous |= error.kind().is_ambiguous();
             let again = error.kind().is_temporary()
@@ -137,11 +151,13 @@ impl<S: Store> Resilient<S> {
     }
 
     fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        match &answer {
-            Err(error) if error.kind() == ErrorKind::Unavailable => self.breaker.failed(error),
+        match answer {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                return Err(if self.breaker.failed(&error) { error.reported() } else { error });
+            }
             // A write that nobody confirmed says nothing of loads: a master that waits for its replicas
             // in vain serves them. If the store is away, the next load finds out.
-            Err(error) if error.kind().is_ambiguous() => {}
+            Err(ref error) if error.kind().is_ambiguous() => {}
             _ => {
                 self.budget.deposit();
                 self.breaker.answered();
