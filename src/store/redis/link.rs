@@ -227,3 +227,31 @@ impl Link {
 pub(super) fn unexpected(what: &str) -> Failure {
     Failure::lost(Note(format!("unexpected answer to {what}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn others_go_first_where_there_are_others() {
+        let health = Health::default();
+        let polls = AtomicUsize::new(0);
+        let driver = std::future::poll_fn(|_| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            Poll::<()>::Pending
+        });
+        let mut gathering = Gathering { driver: Box::pin(driver), health: &health, gathered: false };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut polled = |calls| {
+            let _waiting: Vec<_> = (0..calls).map(|_| Waiting::new(&health.calls)).collect();
+            let _ = Pin::new(&mut gathering).poll(&mut cx);
+            polls.load(Ordering::Relaxed)
+        };
+        assert_eq!([polled(1), polled(1)], [1, 2], "one call is sent at once");
+        assert_eq!([polled(2), polled(2), polled(2), polled(2)], [2, 3, 3, 4], "of many, the others ask first");
+        assert_eq!(polled(0), 5);
+        assert_eq!(health.calls.load(Ordering::Relaxed), 0);
+    }
+}
