@@ -39,6 +39,7 @@ pub struct Crowd {
     began: Instant,
     events: Mutex<Vec<Event>>,
     deaths: Mutex<Vec<u64>>,
+    over: AtomicBool,
 }
 
 impl Crowd {
@@ -54,6 +55,7 @@ impl Crowd {
             began: Instant::now(),
             events: Mutex::default(),
             deaths: Mutex::default(),
+            over: AtomicBool::new(false),
         })
     }
 
@@ -64,6 +66,12 @@ impl Crowd {
 
     pub fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether all clients have come to their ends.
+    #[allow(dead_code, reason = "not every test waits for something that only clients cause")]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// To be told when a master is dead for certain, and before its successor is asked.
@@ -101,6 +109,7 @@ impl Crowd {
         while let Some(ended) = all.join_next().await {
             ended.expect("a client met what no store may do");
         }
+        self.over.store(true, Ordering::Relaxed);
         readers.abort_all();
         while let Some(ended) = readers.join_next().await {
             let fine = ended.is_err_and(|error| error.is_cancelled());
@@ -116,18 +125,13 @@ impl Crowd {
         pause: Duration,
         mut act: impl FnMut() + Send,
     ) {
-        let done = AtomicBool::new(false);
         let nemesis = async {
-            while !done.load(Ordering::Relaxed) {
+            while !self.is_over() {
                 tokio::time::sleep(pause).await;
                 tokio::task::block_in_place(&mut act);
             }
         };
-        let working = async {
-            self.run(pods, clients).await;
-            done.store(true, Ordering::Relaxed);
-        };
-        tokio::join!(nemesis, working);
+        tokio::join!(nemesis, self.run(pods, clients));
     }
 
     async fn reader<S: Store>(self: Arc<Self>, pod: Arc<S>, mut chance: Chance) {
@@ -180,7 +184,7 @@ impl Crowd {
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Ambiguous => What::Unknown { turn: mark },
-                    ErrorKind::Unavailable => What::Refused { turn: mark },
+                    ErrorKind::Unavailable | ErrorKind::Full => What::Refused { turn: mark },
                     ErrorKind::RolledBack => {
                         let seen = loaded.turns.iter().map(Turn::id).collect();
                         What::RolledBack { turn: mark, read, seen }

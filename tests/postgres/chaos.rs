@@ -11,7 +11,7 @@ use crate::common::proxy::Proxy;
 use crate::server::Server;
 
 const PODS: usize = 4;
-const WRITERS: usize = 4;
+const WRITERS: usize = 16;
 
 /// Short limits make faults frequent.
 fn options(url: &str) -> PostgresOptions {
@@ -33,8 +33,12 @@ async fn every_turn_once_through_network_faults_and_kill_9() {
     }
     proxy.faults(30);
     let mut chance = Chance::new(seed);
-    let act = || match chance.below(3) {
-        0 => {
+    let hold = |locks: &str| drop(server.psql(&format!("BEGIN; {locks}; COMMIT"), &[]).unwrap());
+    let act = || match chance.below(5) {
+        // Longer than a writer waits for a lock, and longer than for a statement.
+        0 => hold("LOCK session_memory.session IN SHARE MODE; SELECT pg_sleep(0.3)"),
+        1 => hold("LOCK session_memory.turn; SELECT pg_sleep(0.6)"),
+        2 => {
             server.kill();
             server.launch();
         }
@@ -44,7 +48,7 @@ async fn every_turn_once_through_network_faults_and_kill_9() {
             server.psql(end, &[]).ok();
         }
     };
-    let crowd = Crowd::new(seed, Habits { sessions: 4, ..Habits::default() });
+    let crowd = Crowd::new(seed, Habits { sessions: 8, turns: 12, ..Habits::default() });
     crowd.run_through(&pods, WRITERS, Duration::from_millis(700), act).await;
     crowd.must_be_right(&server.options("session_memory").connect().await.unwrap()).await;
     assert!(proxy.injected() > 0, "nothing went wrong: this shows nothing");

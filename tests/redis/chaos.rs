@@ -4,7 +4,6 @@
 //! `TSM_CHAOS_TURNS=500 cargo test --features cache,redis,resilience --test redis chaos -- --nocapture`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tower_session_memory::store::{Cached, RedisAck, RedisStore, Resilient};
@@ -12,7 +11,7 @@ use tower_session_memory::store::{Cached, RedisAck, RedisStore, Resilient};
 use crate::common::chance::Chance;
 use crate::common::crowd::{Crowd, Habits, resilient};
 use crate::common::proxy::Proxy;
-use crate::common::servers::RedisServer;
+use crate::common::servers::{RedisServer, eventually};
 use crate::common::topologies::{RedisCluster, Trio};
 
 const PODS: usize = 4;
@@ -44,12 +43,21 @@ async fn every_turn_once_through_network_faults_and_restarts() {
     let crowd = Crowd::new(seed, Habits::default());
     proxy.faults(60);
     let mut chance = Chance::new(seed);
-    let act = || match chance.below(4) {
+    let mut full = 0;
+    let act = || match chance.below(6) {
         0 => {
             server.kill_9();
             server.restart();
         }
         1 => server.ask::<()>("SCRIPT FLUSH"),
+        2 | 3 => {
+            let refused = || server.ask::<String>("INFO errorstats").contains("errorstat_OOM:");
+            server.ask::<()>("CONFIG SET maxmemory 1");
+            eventually("somebody is refused", || (refused() || crowd.is_over()).then_some(()));
+            full += u32::from(refused());
+            server.ask::<()>("CONFIG SET maxmemory 0");
+            server.ask::<()>("CONFIG RESETSTAT");
+        }
         _ => {
             let _: i64 = server.ask("CLIENT KILL TYPE normal SKIPME yes");
         }
@@ -57,15 +65,27 @@ async fn every_turn_once_through_network_faults_and_restarts() {
     crowd.run_through(&pods, WRITERS, Duration::from_millis(300), act).await;
     let faults = proxy.injected();
     crowd.must_be_right(&RedisStore::connect(&server.url()).await.unwrap()).await;
-    assert!(faults > 0, "nothing went wrong: this shows nothing");
+    assert!(faults > 0 && full > 0, "{faults} faults and {full} times full: this shows nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_turn_once_while_slots_of_a_cluster_move() {
     let seed = Chance::seed("TSM_CHAOS_SEED");
     let cluster = RedisCluster::start();
-    let pods = pods(&cluster.url(), RedisAck::Master).await;
+    let mut proxies = Vec::new();
+    for node in &cluster.nodes {
+        let proxy = Proxy::start(node.port, seed).await;
+        node.ask::<()>(&format!("CONFIG SET cluster-announce-port {}", proxy.port));
+        proxies.push(proxy);
+    }
+    eventually("every node names the proxies", || {
+        let slots: Vec<String> = cluster.nodes.iter().map(|node| node.ask("CLUSTER NODES")).collect();
+        let named = |proxy: &Proxy| slots.iter().all(|nodes| nodes.contains(&format!("127.0.0.1:{}@", proxy.port)));
+        proxies.iter().all(named).then_some(())
+    });
+    let pods = pods(&format!("redis+cluster://127.0.0.1:{}", proxies[0].port), RedisAck::Master).await;
     let crowd = Crowd::new(seed, Habits::default());
+    proxies.iter().for_each(|proxy| proxy.faults(20));
     let slots: Vec<u16> = (0..crowd.habits.sessions)
         .map(|index| cluster.nodes[0].ask(&format!("CLUSTER KEYSLOT tsm:{{{}}}", crowd.key(index).encoded())))
         .collect();
@@ -78,8 +98,10 @@ async fn every_turn_once_while_slots_of_a_cluster_move() {
         moved += 1;
     };
     crowd.run_through(&pods, WRITERS, Duration::from_millis(5), act).await;
-    crowd.must_be_right(&RedisStore::connect(&cluster.url()).await.unwrap()).await;
-    assert!(moved > 0, "no slot moved: this shows nothing");
+    let faults: u64 = proxies.iter().map(Proxy::injected).sum();
+    proxies.iter().for_each(|proxy| proxy.faults(0));
+    crowd.must_be_right(&store(&cluster.url(), RedisAck::Master).await).await;
+    assert!(moved > 0 && faults > 0, "{moved} slots moved, {faults} faults: this shows nothing");
 }
 
 /// The master is killed while all write, a replica is promoted, and the old master comes back, at
@@ -92,25 +114,21 @@ async fn every_turn_once_through_failovers_while_all_write() {
     let trio = Trio::start();
     let pods = pods(&trio.url(), RedisAck::Replicas { replicas: 2, within: Duration::from_millis(200) }).await;
     let habits = Habits { thought: Duration::from_secs(2), ..Habits::default() };
-    let (crowd, done) = (Crowd::new(seed, habits), AtomicBool::new(false));
+    let crowd = Crowd::new(seed, habits);
     let all = PODS * WRITERS * crowd.habits.turns;
     let mut chance = Chance::new(seed);
     let nemesis = async {
         // One failover for each 1,600 turns, somewhere between their first and their last tenth.
         for share in (0..all).step_by(1600).map(|from| from + 160 + chance.below(1280) as usize) {
-            while crowd.acknowledged() < share && !done.load(Ordering::Relaxed) {
+            while crowd.acknowledged() < share && !crowd.is_over() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            if !done.load(Ordering::Relaxed) {
+            if !crowd.is_over() {
                 tokio::task::block_in_place(|| trio.kill_master_and_bring_it_back(|| crowd.master_died()));
             }
         }
     };
-    let writers = async {
-        crowd.run(&pods, WRITERS).await;
-        done.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(nemesis, writers);
+    tokio::join!(nemesis, crowd.run(&pods, WRITERS));
     crowd.must_be_right(&RedisStore::connect(&trio.url()).await.unwrap()).await;
     assert!(crowd.went_on(), "no turn was stored by a new master: this shows nothing");
 }
