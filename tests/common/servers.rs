@@ -223,8 +223,11 @@ impl RedisServer {
 
     /// A connection for the test's own commands.
     pub fn connection(&self) -> redis::Connection {
-        let client = redis::Client::open(self.url()).expect("the URL is right");
-        client.get_connection_with_timeout(PATIENCE).expect("the server answers")
+        self.try_connection().expect("the server answers")
+    }
+
+    fn try_connection(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url()).expect("the URL is right").get_connection_with_timeout(PATIENCE)
     }
 
     /// Sends one command, words apart by spaces.
@@ -239,7 +242,7 @@ impl RedisServer {
         words.for_each(|word| {
             command.arg(word);
         });
-        command.query(&mut self.connection())
+        command.query(&mut self.try_connection()?)
     }
 }
 

@@ -182,8 +182,7 @@ impl Trio {
     }
 
     /// Cuts the master off its replicas, so that what it still stores is lost; kills it; waits until
-    /// all Sentinels name another; starts it again and waits until they have made a replica of it that
-    /// is in step.
+    /// all Sentinels name another; starts it again and waits until all are in step.
     pub fn kill_master_and_bring_it_back(&self, dead: impl FnOnce()) {
         let old = self.master();
         self.cut_replicas_off(old);
@@ -193,7 +192,22 @@ impl Trio {
         dead();
         self.wait_for_another_than(old);
         old.restart();
-        self.wait_for_replica(old);
+        self.wait_until_in_step();
+    }
+
+    /// Waits until all Sentinels name the same master and the others are its replicas. On a loaded machine
+    /// they may have changed their mind once more.
+    pub fn wait_until_in_step(&self) {
+        eventually("one is the master, the others are in step", || {
+            let named = Self::named(&self.sentinels[0]);
+            let agreed = self.sentinels.iter().all(|sentinel| Self::named(sentinel) == named);
+            let in_step = |server: &RedisServer| {
+                let info: String = server.try_ask("INFO replication").unwrap_or_default();
+                let master = format!("master_port:{named}\r\nmaster_link_status:up");
+                if server.public_port() == named { info.contains("role:master") } else { info.contains(&master) }
+            };
+            (agreed && self.servers.iter().all(in_step)).then_some(())
+        });
     }
 
     /// Waits until all Sentinels name another master.
