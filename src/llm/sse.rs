@@ -1,5 +1,7 @@
 //! Where one event of a stream ends, however the network cuts it.
 
+use std::fmt;
+
 use memchr::memchr2;
 
 /// How a streamed reply is framed.
@@ -13,7 +15,7 @@ pub enum Framing {
 }
 
 /// One event: for [`Framing::Lines`] a line, without a name.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
     /// The field `event`; empty where there was none.
@@ -22,11 +24,16 @@ pub struct Event {
     pub data: String,
 }
 
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("name", &self.name.len()).field("data", &self.data.len()).finish()
+    }
+}
+
 /// Takes bytes in any cuts and gives whole events.
 ///
 /// Knows nothing of what the events say. UTF-8 is looked at only when an event is whole, so a
 /// character may be cut anywhere.
-#[derive(Debug)]
 pub(super) struct Splitter {
     framing: Framing,
     limit: usize,

@@ -13,6 +13,7 @@ use crate::message::{Message, MessageError};
 mod anthropic;
 mod chat;
 mod completion;
+mod debug;
 mod element;
 mod gemini;
 mod ollama;
@@ -162,7 +163,7 @@ pub enum Voice {
 }
 
 /// What names a tool call. Where a protocol has no ids, the name of the tool, and the order, do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CallId {
     /// The id; empty where there is none.
@@ -205,7 +206,7 @@ impl Tools {
 }
 
 /// What a request asks of the memory itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Ask {
     /// The reply that this request continues, where it names one.
@@ -215,7 +216,7 @@ pub struct Ask {
 }
 
 /// What a request wants of a reply that was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recall {
     /// It once more, streamed or not.
@@ -260,7 +261,7 @@ pub trait Assembler: Send {
 }
 
 /// A reply that was put together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[non_exhaustive]
 pub struct Reply {
     /// What the model said, as elements.
@@ -281,7 +282,6 @@ impl Reply {
 }
 
 /// What a retry is answered from.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Replay<'a> {
     /// What the model said.
@@ -292,8 +292,15 @@ pub struct Replay<'a> {
     pub stream: bool,
 }
 
+impl<'a> Replay<'a> {
+    /// A retry of a request that was answered with these elements, not streamed.
+    pub fn new(elements: Vec<Bytes>, head: Option<&'a RawValue>) -> Self {
+        Self { elements, head, stream: false }
+    }
+}
+
 /// The answer to a retry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
     /// Its content type.
