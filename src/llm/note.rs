@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::history::ChatHistory;
-use crate::turn::Turn;
+use crate::{ChatHistory, Turn};
 
 /// Written as JSON with `llm` first, so that the common case is told by the first bytes alone.
 #[derive(Debug, Default, Serialize, Deserialize)]

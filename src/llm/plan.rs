@@ -14,9 +14,7 @@ use super::relation::{Relation, relate};
 use super::stitch::{Incoming, Stitch};
 use super::view::{self, Pairing};
 use super::window::{ModelWindow, Size};
-use crate::history::ChatHistory;
-use crate::message::Message;
-use crate::turn::Turn;
+use crate::{ChatHistory, Message, Turn};
 
 /// What is to be done with a request.
 pub(super) struct Plan {

@@ -16,9 +16,7 @@ use super::decode::Decoder;
 use super::protocol::{Assembler, Step};
 use super::recorder::Recorder;
 use super::sse::{Framing, Splitter};
-use crate::error::SessionError;
-use crate::policy::OnCommitFailure;
-use crate::session::Committed;
+use crate::{Committed, OnCommitFailure, SessionError};
 
 /// How much of an event that is not whole yet is kept back. More flows on: it is a token's text, not
 /// an end.

@@ -24,9 +24,7 @@ use super::problem::Refusal;
 use super::protocol::{Protocol, Recall, Replay};
 use super::recorder::Recorder;
 use super::reply::ReplyBody;
-use crate::error::AppendError;
-use crate::session::ChatSession;
-use crate::turn::{Turn, TurnStatus};
+use crate::{AppendError, ChatSession, Turn, TurnStatus};
 
 /// The service that [`LlmMemoryLayer`](super::LlmMemoryLayer) makes of yours.
 #[derive(Clone)]

@@ -112,14 +112,14 @@ pub(crate) struct Exchange {
     /// Where the reply breaks off, in parts of 256; 255 is its end.
     pub(crate) end: u8,
     /// What the client sends of the conversation so far.
-    pub(crate) copy: Copy,
+    pub(crate) copy: Resent,
     /// Which element of it is not as it was, in parts of 256.
     pub(crate) at: u8,
 }
 
 /// What a client with a copy of its own sends of it, before what is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Copy {
+pub(crate) enum Resent {
     /// It has none.
     None,
     /// The last request, without the answer to it.
@@ -134,25 +134,25 @@ pub(crate) enum Copy {
     UpTo,
 }
 
-impl Copy {
+impl Resent {
     pub(crate) const ALL: [Self; 6] = [Self::None, Self::Asked, Self::Whole, Self::Changed, Self::Without, Self::UpTo];
 }
 
 /// The client's copy, if it has one that the provider's rules let it send.
 async fn copy(bed: &Bed, path: &str, exchange: &Exchange, new: &[Value], number: usize) -> Option<Vec<Value>> {
-    if exchange.copy == Copy::None {
+    if exchange.copy == Resent::None {
         return None;
     }
     let mut copy = bed.got().last()?.json()[list(path)].as_array()?.clone();
-    if exchange.copy != Copy::Asked {
+    if exchange.copy != Resent::Asked {
         copy.extend(answer(bed).await);
     }
     let at = copy.len() * usize::from(exchange.at) / 256;
     match exchange.copy {
-        Copy::Changed => change(copy.get_mut(at)?, &format!("c{number}")),
-        Copy::Without => drop(copy.remove(at)),
-        Copy::UpTo => copy.truncate(at),
-        Copy::None | Copy::Asked | Copy::Whole => {}
+        Resent::Changed => change(copy.get_mut(at)?, &format!("c{number}")),
+        Resent::Without => drop(copy.remove(at)),
+        Resent::UpTo => copy.truncate(at),
+        Resent::None | Resent::Asked | Resent::Whole => {}
     }
     // Results for the calls that it has seen, else a question.
     let mut whole = [&*copy, new].concat();

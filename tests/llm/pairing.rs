@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_session_memory::llm::ModelWindow;
 
-use crate::converse::{Copy, Exchange, PATHS, converse, window};
+use crate::converse::{Exchange, PATHS, Resent, converse, window};
 use crate::kit::*;
 use crate::rules::check;
 
@@ -20,7 +20,7 @@ fn the_rules_find_what_breaks_them() {
 }
 
 fn exchanges() -> impl Strategy<Value = Vec<Exchange>> {
-    let copy = prop_oneof![3 => Just(Copy::None), 2 => proptest::sample::select(Copy::ALL.to_vec())];
+    let copy = prop_oneof![3 => Just(Resent::None), 2 => proptest::sample::select(Resent::ALL.to_vec())];
     let end = prop_oneof![2 => Just(255u8), 1 => any::<u8>()];
     let exchange = (0usize..3, 0usize..8, end, copy, any::<u8>())
         .prop_map(|(results, reply, end, copy, at)| Exchange { results, reply, end, copy, at });
@@ -47,7 +47,7 @@ proptest! {
 }
 
 /// An exchange of the property test, in short.
-fn exchange((results, reply, end, copy): (usize, usize, u8, Copy)) -> Exchange {
+fn exchange((results, reply, end, copy): (usize, usize, u8, Resent)) -> Exchange {
     Exchange { results, reply, end, copy, at: 0 }
 }
 
@@ -55,7 +55,7 @@ fn exchange((results, reply, end, copy): (usize, usize, u8, Copy)) -> Exchange {
 async fn results_behind_a_resent_question_without_an_answer_keep_their_calls() {
     // The client answers one of the calls; the reply to that never comes; the client resends all.
     let exchanges =
-        [(0, 1, 255, Copy::None), (1, 0, 255, Copy::None), (0, 1, 0, Copy::Asked), (0, 0, 255, Copy::Asked)];
+        [(0, 1, 255, Resent::None), (1, 0, 255, Resent::None), (0, 1, 0, Resent::Asked), (0, 0, 255, Resent::Asked)];
     for path in PATHS {
         converse(path, &exchanges.clone().map(exchange), ModelWindow::default()).await.unwrap();
     }

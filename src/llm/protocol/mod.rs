@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
 use super::sse::{Event, Framing};
-use crate::message::{Message, MessageError};
+use crate::{Message, MessageError};
 
 mod anthropic;
 mod chat;

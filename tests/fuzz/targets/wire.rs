@@ -11,7 +11,7 @@ use tower_session_memory::llm::{
 };
 use tower_session_memory::{ChatHistory, Head, Turn, TurnStatus};
 
-use super::converse::{Copy, Exchange, PATHS, converse, window};
+use super::converse::{Exchange, PATHS, Resent, converse, window};
 use super::kit::*;
 
 /// Path, list of elements, a question, and replies that histories are made of.
@@ -201,7 +201,7 @@ pub(super) fn conversations(input: &[u8]) {
         reply: usize::from(how) / 3 % 8,
         end,
         // Mostly none.
-        copy: Copy::ALL[usize::from(how / 24).saturating_sub(5)].clone(),
+        copy: Resent::ALL[usize::from(how / 24).saturating_sub(5)].clone(),
         at,
     };
     let exchanges: Vec<Exchange> = rest.as_chunks().0.iter().take(16).map(exchange).collect();
