@@ -102,7 +102,7 @@ fn no_debug_of_the_wire_formats_shows_what_was_said() {
     let mut ask = Ask::default();
     ask.follows = Some(CANARY.into());
     all.show(ask);
-    all.show([Recall::Fetch { id: CANARY.into(), stream: true }, Recall::Delete { id: CANARY.into() }]);
+    all.show([Recall::Fetch { id: CANARY.into(), stream: None }, Recall::Delete { id: CANARY.into() }]);
     let element = || Bytes::from(message().json().to_owned());
     let mut reply = Reply::new(vec![element()], true);
     (reply.id, reply.head) = (Some(CANARY.into()), Some(raw(CANARY)));

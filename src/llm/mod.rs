@@ -64,6 +64,7 @@ mod decode;
 mod envelope;
 mod layer;
 mod note;
+mod objects;
 mod path;
 mod plan;
 mod problem;

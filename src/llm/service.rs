@@ -24,6 +24,7 @@ use super::problem::Refusal;
 use super::protocol::{Protocol, Recall, Replay};
 use super::recorder::Recorder;
 use super::reply::ReplyBody;
+use super::sse::Framing;
 use crate::{AppendError, ChatSession, Turn, TurnStatus};
 
 /// The service that [`LlmMemoryLayer`](super::LlmMemoryLayer) makes of yours.
@@ -100,9 +101,9 @@ where
                 Asked::Untouched(body) => {
                     Ok(inner.call(Request::from_parts(parts, RequestBody::made(body))).await?.map(ReplyBody::plain))
                 }
-                Asked::Recorded(body, recorder) => {
+                Asked::Recorded(body, recorder, wanted) => {
                     let response = inner.call(Request::from_parts(parts, RequestBody::made(body))).await?;
-                    Ok(answer(&settings, recorder, response).await)
+                    Ok(answer(&settings, recorder, wanted, response).await)
                 }
             }
         })
@@ -115,8 +116,8 @@ enum Asked {
     Replay(Response<Bytes>),
     /// It goes on as it is and nothing is stored.
     Untouched(Spliced),
-    /// It goes on with the history, and its reply is recorded.
-    Recorded(Spliced, Recorder),
+    /// It goes on with the history, and its reply, which it wants streamed or not, is recorded.
+    Recorded(Spliced, Recorder, Option<Framing>),
 }
 
 async fn ask<B>(
@@ -148,8 +149,9 @@ where
     let Ok(envelope) = Envelope::read_listing(body.clone(), protocol.list()) else { return pass(Refusal::Malformed) };
 
     let fingerprint = session.is_named_by_client().then(|| fingerprint(parts, &body));
+    let wanted = protocol.wants_stream(parts, &envelope);
     if let Some(turn) = session.replay() {
-        return replay(&*protocol, turn, fingerprint.as_deref(), protocol.wants_stream(parts, &envelope));
+        return replay(&*protocol, turn, fingerprint.as_deref(), wanted);
     }
     if envelope.listed().is_some_and(<[_]>::is_empty) {
         // A question to the server, not to the model: Ollama loads one so.
@@ -177,7 +179,7 @@ where
     }
     // What is to be read along must not be compressed.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Ok(Asked::Recorded(body, recorder))
+    Ok(Asked::Recorded(body, recorder, wanted))
 }
 
 /// Two requests with the same hash are the same request.
@@ -187,7 +189,12 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> String {
 }
 
 /// Answers a retry from the turn that the first attempt stored.
-fn replay(protocol: &dyn Protocol, turn: &Turn, fingerprint: Option<&str>, stream: bool) -> Result<Asked, Refusal> {
+fn replay(
+    protocol: &dyn Protocol,
+    turn: &Turn,
+    fingerprint: Option<&str>,
+    stream: Option<Framing>,
+) -> Result<Asked, Refusal> {
     let note = Note::of(turn).unwrap_or_default();
     if note.request.is_some() && note.request.as_deref() != fingerprint {
         return Err(Refusal::KeyReused);
@@ -198,7 +205,7 @@ fn replay(protocol: &dyn Protocol, turn: &Turn, fingerprint: Option<&str>, strea
 }
 
 /// What a turn's reply was.
-fn said(protocol: &dyn Protocol, turn: &Turn, note: &Note, stream: bool) -> Response<Bytes> {
+fn said(protocol: &dyn Protocol, turn: &Turn, note: &Note, stream: Option<Framing>) -> Response<Bytes> {
     let elements = turn.messages().iter().skip(note.asked).map(|message| protocol.wire(message)).collect();
     let replayed = protocol.replay(&Replay { elements, head: note.head.as_deref(), stream });
     let mut response = Response::new(replayed.body);
@@ -224,7 +231,12 @@ fn recall(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
 }
 
 /// Sees to it that the reply is recorded, whatever form it has.
-async fn answer<B>(settings: &Settings, mut recorder: Recorder, response: Response<B>) -> Response<ReplyBody<B>>
+async fn answer<B>(
+    settings: &Settings,
+    mut recorder: Recorder,
+    wanted: Option<Framing>,
+    response: Response<B>,
+) -> Response<ReplyBody<B>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -234,8 +246,10 @@ where
         return response.map(ReplyBody::plain);
     }
     let (content_type, encoding) = described(response.headers());
-    let framing = recorder.protocol().framing(&content_type);
-    if framing.is_none() && content_type != "application/json" {
+    let is_json = content_type == "application/json";
+    let array = wanted.filter(|wanted| is_json && *wanted == Framing::Array);
+    let framing = recorder.protocol().framing(&content_type).or(array);
+    if framing.is_none() && !is_json {
         tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
         recorder.session().discard();
         return response.map(ReplyBody::plain);

@@ -32,7 +32,7 @@ fn transcripts(path: &str) -> (&'static str, &'static [&'static [u8]]) {
         ),
         GEMINI_STREAM => (
             SSE,
-            golden!("gemini": "thoughts.sse" "tools.sse" "calls_with_ids.sse" "code_and_images.sse" "blocked.sse" "signed_text.sse"),
+            golden!("gemini": "thoughts.sse" "tools.sse" "calls_with_ids.sse" "code_and_images.sse" "blocked.sse" "signed_text.sse" "partial_args.sse" "max_tokens_in_partial_args.sse"),
         ),
         _ => (
             SSE,

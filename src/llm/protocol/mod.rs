@@ -17,6 +17,7 @@ mod debug;
 mod element;
 mod gemini;
 mod ollama;
+mod partial;
 mod responses;
 
 pub use self::anthropic::AnthropicMessages;
@@ -123,7 +124,7 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         Ok(Ask::default())
     }
 
-    /// How the reply will be framed if it is streamed, by its content type; `None` for one whole JSON.
+    /// How a reply of this content type is framed; `None` for one whole JSON.
     fn framing(&self, content_type: &str) -> Option<Framing> {
         match content_type {
             "text/event-stream" => Some(Framing::Sse),
@@ -132,9 +133,10 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         }
     }
 
-    /// Whether the request wants its reply streamed.
-    fn wants_stream(&self, _parts: &Parts, envelope: &Envelope) -> bool {
-        envelope.is_true("stream")
+    /// How the request wants its reply streamed; `None` for one whole JSON. A reply that is JSON is
+    /// taken for a stream only where this says [`Framing::Array`].
+    fn wants_stream(&self, _parts: &Parts, envelope: &Envelope) -> Option<Framing> {
+        envelope.is_true("stream").then_some(Framing::Sse)
     }
 
     /// The stored reply that a request is about, where clients may fetch replies by their ids. Such a
@@ -223,8 +225,8 @@ pub enum Recall {
     Fetch {
         /// The reply's id.
         id: String,
-        /// Whether it is to be streamed.
-        stream: bool,
+        /// How it is to be streamed; `None` for one JSON.
+        stream: Option<Framing>,
     },
     /// That it be forgotten.
     Delete {
@@ -288,14 +290,14 @@ pub struct Replay<'a> {
     pub elements: Vec<Bytes>,
     /// [`Reply::head`] of that time.
     pub head: Option<&'a RawValue>,
-    /// Whether the answer is to be streamed.
-    pub stream: bool,
+    /// How the answer is to be streamed; `None` for one JSON.
+    pub stream: Option<Framing>,
 }
 
 impl<'a> Replay<'a> {
     /// A retry of a request that was answered with these elements, not streamed.
     pub fn new(elements: Vec<Bytes>, head: Option<&'a RawValue>) -> Self {
-        Self { elements, head, stream: false }
+        Self { elements, head, stream: None }
     }
 }
 
