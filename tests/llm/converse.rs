@@ -36,7 +36,7 @@ fn transcripts(path: &str) -> (&'static str, &'static [&'static [u8]]) {
         ),
         _ => (
             SSE,
-            golden!("responses": "incomplete.sse" "completed.sse" "every_other_item.sse" "failed.sse" "output_left_out.sse"),
+            golden!("responses": "incomplete.sse" "completed.sse" "every_other_item.sse" "failed.sse" "output_left_out.sse" "tools_in_progress.sse"),
         ),
     }
 }
