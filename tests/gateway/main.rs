@@ -11,4 +11,5 @@ mod faults;
 mod identity;
 mod process;
 mod sdk;
+mod silence;
 mod upstream;

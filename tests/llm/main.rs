@@ -16,5 +16,9 @@ mod pairing;
 mod recall;
 mod retries;
 mod rules;
+mod silence;
 mod streams;
+#[path = "../identity/support.rs"]
+#[allow(dead_code, reason = "the tests of identity use the rest")]
+mod support;
 mod windows;
