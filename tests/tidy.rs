@@ -174,6 +174,19 @@ fn every_store_is_named_here() {
     }
 }
 
+#[test]
+fn every_feature_is_in_the_table() {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let manifest = text("Cargo.toml");
+    let features = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let features =
+        features.lines().filter_map(|line| Some(line.split_once(" = [")?.0)).filter(|name| *name != "default");
+    let root = text("src/lib.rs");
+    let table: Vec<_> = root.lines().filter(|line| line.starts_with("//! | `")).collect();
+    let missing: Vec<_> = features.filter(|name| !table.iter().any(|row| row.contains(&format!("`{name}`")))).collect();
+    assert!(missing.is_empty() && table.len() > 5, "not in the table of src/lib.rs: {missing:?}");
+}
+
 /// The compiler that `rust-version` names must be enough for every dependency of the library.
 #[test]
 fn dependencies_need_no_newer_compiler() {

@@ -45,20 +45,23 @@ impl TokenCounter for FourBytes {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ModelWindow {
-    /// The most turns. Default: no limit.
+    /// The most turns. Default: no limit; it costs, like the next three, a prompt that grows with the
+    /// conversation up to what was loaded.
     pub turns: usize,
     /// The most messages. Default: no limit.
     pub messages: usize,
     /// The most bytes of messages. Default: no limit.
     pub bytes: usize,
-    /// The most tokens. Default: no limit.
+    /// The most tokens. Default: no limit. A limit costs a count of each message, once, when it is stored.
     pub tokens: usize,
     /// How much of each limit is left in use when the cut moves. Default: 60; it costs history that
     /// would have fitted, and saves a cold prompt cache in most turns.
     pub keep_percent: u8,
-    /// The first turns of the conversation, kept whatever the cut; they count. Default: 0.
+    /// The first turns of the conversation, kept whatever the cut; they count. Default: 0; it costs what
+    /// was agreed on at the beginning.
     pub prefix_turns: usize,
-    /// Who counts tokens. Default: [`FourBytes`].
+    /// Who counts tokens. Default: [`FourBytes`]; it costs exactness: an estimate may be a third off, and
+    /// more where the text is not English.
     pub counter: Arc<dyn TokenCounter>,
 }
 
