@@ -151,8 +151,8 @@ fn shown(
 
 pub(super) fn size(protocol: &dyn Protocol, window: &ModelWindow, turn: &Turn) -> Size {
     let tokens = if window.counts_tokens() {
-        let noted = Note::of(turn).and_then(|note| note.tokens).filter(|(name, _)| name == window.counter.name());
-        noted.map_or_else(|| tokens(protocol, window, turn.messages()), |(_, tokens)| tokens)
+        let noted = Note::tokens(turn, window.counter.name());
+        noted.unwrap_or_else(|| tokens(protocol, window, turn.messages()))
     } else {
         0
     };
