@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use tower_service::Service;
 
@@ -278,6 +279,10 @@ where
     if assembler.json(&text) {
         // A refusal to append is found again by the commit.
         let _ = recorder.answer(assembler.finish());
+    } else if !decoder.is_plain() && serde_json::from_slice::<IgnoredAny>(&text).is_err() {
+        // What a client would make of it is not known, and a turn it believes in must not be missing.
+        tracing::error!(outcome = "refused", "the reply is compressed and ends early, or is no JSON");
+        return whole(Refusal::BadReply.into_response());
     } else {
         tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
         recorder.session().discard();
