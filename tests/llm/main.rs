@@ -10,6 +10,9 @@ mod compressed;
 mod converse;
 mod golden;
 mod kit;
+#[path = "../common/logs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use the rest")]
+mod logs;
 mod memory;
 mod orphans;
 mod pairing;
@@ -18,7 +21,4 @@ mod retries;
 mod rules;
 mod silence;
 mod streams;
-#[path = "../identity/support.rs"]
-#[allow(dead_code, reason = "the tests of identity use the rest")]
-mod support;
 mod windows;

@@ -10,7 +10,7 @@ use tower_session_memory::llm::OnMalformed;
 use tower_session_memory::{InMemory, Policy};
 
 use crate::kit::*;
-use crate::support::Logs;
+use crate::logs::Logs;
 
 const ASK: &str = r#"{"stream":true,"messages":[{"role":"user","content":"canary"}]}"#;
 
