@@ -65,7 +65,8 @@
 //! | `cache` | `store::Cached`: around any store, a load asks only for what is newer |
 //! | `resilience` | `store::Resilient`: around any store, safe retries and a breaker |
 //! | `llm` | `llm::LlmMemoryLayer`: memory for endpoints that speak an LLM's wire format, their code untouched |
-//! | `llm-decompress` | `llm`, for upstreams that compress unasked |
+//! | `llm-decompress` | `llm`, for upstreams that compress unasked (compiles C) |
+//! | `tiktoken` | `llm`, with `llm::Tiktoken`: windows counted in OpenAI's tokens |
 //! | `conformance` | `store::conformance`, the suite for stores of your own |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used, clippy::unreachable)]

@@ -136,7 +136,6 @@ impl MessageError {
 }
 
 /// What a message says.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Content<'a> {
     /// No content, or `null` (an assistant that only calls tools).
@@ -147,6 +146,17 @@ pub enum Content<'a> {
     Parts(Vec<&'a RawValue>),
     /// Anything else, as raw JSON.
     Other(&'a RawValue),
+}
+
+impl fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::Text(text) => f.debug_struct("Text").field("bytes", &text.len()).finish(),
+            Self::Parts(parts) => f.debug_struct("Parts").field("parts", &parts.len()).finish(),
+            Self::Other(raw) => f.debug_struct("Other").field("bytes", &raw.get().len()).finish(),
+        }
+    }
 }
 
 /// One call of a tool that an assistant asked for (the shape of OpenAI's `tool_calls`).

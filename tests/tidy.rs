@@ -117,6 +117,24 @@ fn modules_know_only_what_they_may() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// A layer on the public API alone: it names no module that others cannot. What it calls is compiled
+/// against that API in `tests/llm_alone.rs`.
+#[test]
+fn the_llm_layer_imports_only_what_is_exported() {
+    let root = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let hidden: Vec<_> = root
+        .lines()
+        .filter_map(|line| Some(format!("crate::{}::", line.strip_prefix("mod ")?.strip_suffix(';')?)))
+        .collect();
+    assert!(hidden.contains(&"crate::session::".to_owned()), "{hidden:?}");
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| is_in(&source.name, "llm")) {
+        let named = hidden.iter().filter(|module| names(&source.code, module));
+        broken.extend(named.map(|module| format!("{} names {module}, which is not exported", source.name)));
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
 #[test]
 fn features_are_asked_for_on_modules_and_re_exports_only() {
     let mut broken = Vec::new();
@@ -154,6 +172,19 @@ fn every_store_is_named_here() {
             store.name
         );
     }
+}
+
+#[test]
+fn every_feature_is_in_the_table() {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let manifest = text("Cargo.toml");
+    let features = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let features =
+        features.lines().filter_map(|line| Some(line.split_once(" = [")?.0)).filter(|name| *name != "default");
+    let root = text("src/lib.rs");
+    let table: Vec<_> = root.lines().filter(|line| line.starts_with("//! | `")).collect();
+    let missing: Vec<_> = features.filter(|name| !table.iter().any(|row| row.contains(&format!("`{name}`")))).collect();
+    assert!(missing.is_empty() && table.len() > 5, "not in the table of src/lib.rs: {missing:?}");
 }
 
 /// The compiler that `rust-version` names must be enough for every dependency of the library.

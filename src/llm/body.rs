@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::path::Run;
-use crate::history::ChatHistory;
+use crate::ChatHistory;
 
 /// Pieces smaller than this are copied together into one frame: a frame has its own cost downstream.
 const SMALL: usize = 1 << 10;

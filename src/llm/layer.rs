@@ -78,26 +78,30 @@ impl LlmMemoryLayer {
         self.with(|settings| settings.protocols.insert(0, Arc::new(protocol)))
     }
 
-    /// How much of the history a model is shown. Default: all that was loaded.
+    /// How much of the history a model is shown. Default: all that was loaded; it costs tokens, and the
+    /// model's refusal once its own context is too small.
     #[must_use]
     pub fn with_window(self, window: ModelWindow) -> Self {
         self.with(|settings| settings.window = window)
     }
 
-    /// The most bytes of a request's body; more is answered 413. Default: 8 MiB.
+    /// The most bytes of a request's body; more is answered 413. Default: 8 MiB; it costs that much memory
+    /// for each request at work, and clients that send large files inline a larger limit.
     #[must_use]
     pub fn with_request_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.request_bytes = bytes)
     }
 
-    /// The most bytes of a reply that is one JSON body; more is answered 502. Default: 8 MiB.
+    /// The most bytes of a reply that is one JSON body; more is answered 502. Default: 8 MiB; it costs that
+    /// much memory for each such reply at work, and a reply that was paid for where it is larger.
     /// Streamed replies are bounded by [`Limits::turn_bytes`](crate::Limits).
     #[must_use]
     pub fn with_reply_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.reply_bytes = bytes)
     }
 
-    /// What becomes of requests that cannot be read. Default: [`OnMalformed::Refuse`].
+    /// What becomes of requests that cannot be read. Default: [`OnMalformed::Refuse`]; it costs an answer
+    /// where the upstream would have taken the request all the same.
     #[must_use]
     pub fn with_malformed(self, on_malformed: OnMalformed) -> Self {
         self.with(|settings| settings.on_malformed = on_malformed)

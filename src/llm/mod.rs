@@ -53,7 +53,8 @@
 //! Put compression of responses outside of [`SessionMemoryLayer`](crate::SessionMemoryLayer): what
 //! is to be recorded must be readable here. Requests go on with `Accept-Encoding: identity`.
 //! Upstreams that compress all the same need the feature `llm-decompress` (gzip, deflate, brotli,
-//! zstd); any other reply that cannot be read is refused with 502 rather than forgotten.
+//! zstd). A reply that cannot be read, or that was compressed and ends early, is refused with 502
+//! rather than forgotten; of a stream, what came so far is an interrupted turn.
 
 mod body;
 #[cfg(feature = "llm-decompress")]
@@ -64,6 +65,7 @@ mod decode;
 mod envelope;
 mod layer;
 mod note;
+mod objects;
 mod path;
 mod plan;
 mod problem;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::history::ChatHistory;
-use crate::turn::Turn;
+use super::scan;
+use crate::{ChatHistory, Turn};
 
 /// Written as JSON with `llm` first, so that the common case is told by the first bytes alone.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(super) struct Note {
     /// The oldest turn that a model was still shown (the fixed prefix aside).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cut: Option<u64>,
-    /// The turn's tokens, and whose count that is.
+    /// The turn's tokens, and whose count that is. [`Note::tokens`] knows what stands in front.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tokens: Option<(String, usize)>,
     /// How many of the messages are the client's; the rest is the model's.
@@ -66,6 +66,27 @@ impl Note {
         }
     }
 
+    /// The turn's tokens, if this counter counted them. Of the note, only what stands before them is
+    /// looked at.
+    pub(super) fn tokens(turn: &Turn, counter: &str) -> Option<usize> {
+        let note = turn.note()?.as_bytes();
+        let (mut more, mut at) = (true, scan::byte(note, 0, b'{')?);
+        while more {
+            let field = scan::name(note, at)?;
+            let end = scan::value(note, field.value)?;
+            match &note[field.span] {
+                b"tokens" => {
+                    let (name, tokens): (String, usize) = serde_json::from_slice(&note[field.value..end]).ok()?;
+                    return (name == counter).then_some(tokens);
+                }
+                b"llm" | b"parent" | b"cut" => {}
+                _ => return None,
+            }
+            (more, at) = scan::next(note, end, b'}')?;
+        }
+        None
+    }
+
     #[inline]
     pub(super) fn marks(turn: &Turn) -> Marks {
         match turn.note() {
@@ -95,4 +116,26 @@ pub(super) fn sequence(history: &ChatHistory, index: usize) -> u64 {
 pub(super) fn place(history: &ChatHistory, number: u64) -> Option<usize> {
     let index = number.checked_sub(sequence(history, 0))?;
     usize::try_from(index).ok().filter(|index| *index < history.turns().len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TurnId, TurnStatus};
+
+    #[test]
+    fn tokens_are_found_behind_all_that_may_stand_in_front() {
+        let turn = |note: &Note| {
+            let turn = Turn::new(TurnId::random(), TurnStatus::Complete, Vec::new());
+            turn.with_note(note.to_raw().as_deref())
+        };
+        let mut note = Note { tokens: Some(("\"x\"".into(), 7)), ..Note::default() };
+        note.head = RawValue::from_string(r#"{"tokens":["\"x\"",9]}"#.into()).ok();
+        assert_eq!(Note::tokens(&turn(&note), "\"x\""), Some(7));
+        (note.llm, note.parent, note.cut) = ("bt".into(), Some(1), Some(2));
+        assert_eq!(Note::tokens(&turn(&note), "\"x\""), Some(7));
+        assert_eq!(Note::tokens(&turn(&note), "y"), None);
+        note.tokens = None;
+        assert_eq!(Note::tokens(&turn(&note), "\"x\""), None);
+    }
 }

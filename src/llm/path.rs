@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use super::note::{self, Note};
-use crate::history::ChatHistory;
-use crate::message::Message;
-use crate::turn::{Turn, TurnStatus};
+use crate::{ChatHistory, Message, Turn, TurnStatus};
 
 /// Turns that follow each other in the history, and what they take up.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,9 +14,7 @@ use super::relation::{Relation, relate};
 use super::stitch::{Incoming, Stitch};
 use super::view::{self, Pairing};
 use super::window::{ModelWindow, Size};
-use crate::history::ChatHistory;
-use crate::message::Message;
-use crate::turn::Turn;
+use crate::{ChatHistory, Message, Turn};
 
 /// What is to be done with a request.
 pub(super) struct Plan {
@@ -153,8 +151,8 @@ fn shown(
 
 pub(super) fn size(protocol: &dyn Protocol, window: &ModelWindow, turn: &Turn) -> Size {
     let tokens = if window.counts_tokens() {
-        let noted = Note::of(turn).and_then(|note| note.tokens).filter(|(name, _)| name == window.counter.name());
-        noted.map_or_else(|| tokens(protocol, window, turn.messages()), |(_, tokens)| tokens)
+        let noted = Note::tokens(turn, window.counter.name());
+        noted.unwrap_or_else(|| tokens(protocol, window, turn.messages()))
     } else {
         0
     };

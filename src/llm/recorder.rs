@@ -6,9 +6,7 @@ use super::layer::Settings;
 use super::note::{self, Note};
 use super::plan::tokens;
 use super::protocol::{Protocol, Reply};
-use crate::error::AppendError;
-use crate::message::Message;
-use crate::session::ChatSession;
+use crate::{AppendError, ChatSession, Message};
 
 /// One request's turn from question to reply.
 pub(super) struct Recorder {

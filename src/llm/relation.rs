@@ -3,8 +3,7 @@
 use super::path::Path;
 use super::protocol::{Protocol, Voice};
 use super::stitch::Incoming;
-use crate::history::ChatHistory;
-use crate::turn::TurnStatus;
+use crate::{ChatHistory, TurnStatus};
 
 /// How a request's elements stand to the history. Numbers count elements without instructions.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,9 +16,7 @@ use super::decode::Decoder;
 use super::protocol::{Assembler, Step};
 use super::recorder::Recorder;
 use super::sse::{Framing, Splitter};
-use crate::error::SessionError;
-use crate::policy::OnCommitFailure;
-use crate::session::Committed;
+use crate::{Committed, OnCommitFailure, SessionError};
 
 /// How much of an event that is not whole yet is kept back. More flows on: it is a token's text, not
 /// an end.
@@ -68,7 +66,7 @@ enum Read {
         held: VecDeque<Bytes>,
         step: Step,
     },
-    TooLarge,
+    Broken(ReplyBroken),
 }
 
 impl Tee {
@@ -81,7 +79,7 @@ impl Tee {
             let (mut rest, mut passed) = (&chunk[..], 0);
             loop {
                 let event = match self.splitter.next(&mut rest) {
-                    Err(_) => return Read::TooLarge,
+                    Err(_) => return Read::Broken(ReplyBroken::TooLarge),
                     Ok(None) => break,
                     Ok(Some(event)) => event,
                 };
@@ -99,7 +97,7 @@ impl Tee {
                 }
                 passed = chunk.len() - rest.len();
                 if assembler.bytes() > recorder.limit() {
-                    return Read::TooLarge;
+                    return Read::Broken(ReplyBroken::TooLarge);
                 }
             }
             let mut pass = VecDeque::new();
@@ -118,14 +116,18 @@ impl Tee {
             Read::Pass(pass)
         } else {
             // Compressed bytes have no cuts: the chunk that completes the last event is held whole.
-            let Ok(text) = self.decoder.push(chunk) else { return Read::TooLarge };
+            let Ok(text) = self.decoder.push(chunk) else {
+                return Read::Broken(ReplyBroken::Undecodable);
+            };
             let mut rest = &text[..];
             loop {
                 match self.splitter.next(&mut rest) {
-                    Err(_) => return Read::TooLarge,
+                    Err(_) => return Read::Broken(ReplyBroken::TooLarge),
                     Ok(None) => return Read::Pass(VecDeque::from([chunk.clone()])),
                     Ok(Some(event)) => match assembler.event(&event) {
-                        Step::More if assembler.bytes() > recorder.limit() => return Read::TooLarge,
+                        Step::More if assembler.bytes() > recorder.limit() => {
+                            return Read::Broken(ReplyBroken::TooLarge);
+                        }
                         Step::More => {}
                         step => {
                             return Read::End { pass: VecDeque::new(), held: VecDeque::from([chunk.clone()]), step };
@@ -232,12 +234,12 @@ where
                             *this.committing =
                                 tee.settle(Some(step)).map(|(commit, deliver)| Committing { commit, deliver, held });
                         }
-                        Read::TooLarge => {
-                            tracing::error!(outcome = "broken off", "the reply is larger than a turn may be");
+                        Read::Broken(error) => {
+                            tracing::error!(outcome = "broken off", "{error}");
                             // What came so far is written down, and policy decides about it.
                             *this.tee = None;
                             this.inner.set(None);
-                            return Poll::Ready(Some(Err(ReplyTooLarge.into())));
+                            return Poll::Ready(Some(Err(error.into())));
                         }
                     },
                     Err(trailers) => {
@@ -283,10 +285,14 @@ where
     }
 }
 
-/// The reply outgrew what a turn may hold.
-#[derive(Debug, thiserror::Error)]
-#[error("the reply is larger than a turn may be")]
-struct ReplyTooLarge;
+/// Why a reply goes no further.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum ReplyBroken {
+    #[error("the reply is larger than a turn may be")]
+    TooLarge,
+    #[error("the reply is not what its encoding says, or decodes to too much")]
+    Undecodable,
+}
 
 impl<B> fmt::Debug for ReplyBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use tower_service::Service;
 
@@ -24,9 +25,8 @@ use super::problem::Refusal;
 use super::protocol::{Protocol, Recall, Replay};
 use super::recorder::Recorder;
 use super::reply::ReplyBody;
-use crate::error::AppendError;
-use crate::session::ChatSession;
-use crate::turn::{Turn, TurnStatus};
+use super::sse::Framing;
+use crate::{AppendError, ChatSession, Turn, TurnStatus};
 
 /// The service that [`LlmMemoryLayer`](super::LlmMemoryLayer) makes of yours.
 #[derive(Clone)]
@@ -102,9 +102,9 @@ where
                 Asked::Untouched(body) => {
                     Ok(inner.call(Request::from_parts(parts, RequestBody::made(body))).await?.map(ReplyBody::plain))
                 }
-                Asked::Recorded(body, recorder) => {
+                Asked::Recorded(body, recorder, wanted) => {
                     let response = inner.call(Request::from_parts(parts, RequestBody::made(body))).await?;
-                    Ok(answer(&settings, recorder, response).await)
+                    Ok(answer(&settings, recorder, wanted, response).await)
                 }
             }
         })
@@ -117,8 +117,8 @@ enum Asked {
     Replay(Response<Bytes>),
     /// It goes on as it is and nothing is stored.
     Untouched(Spliced),
-    /// It goes on with the history, and its reply is recorded.
-    Recorded(Spliced, Recorder),
+    /// It goes on with the history, and its reply, which it wants streamed or not, is recorded.
+    Recorded(Spliced, Recorder, Option<Framing>),
 }
 
 async fn ask<B>(
@@ -150,8 +150,9 @@ where
     let Ok(envelope) = Envelope::read_listing(body.clone(), protocol.list()) else { return pass(Refusal::Malformed) };
 
     let fingerprint = session.is_named_by_client().then(|| fingerprint(parts, &body));
+    let wanted = protocol.wants_stream(parts, &envelope);
     if let Some(turn) = session.replay() {
-        return replay(&*protocol, turn, fingerprint.as_deref(), protocol.wants_stream(parts, &envelope));
+        return replay(&*protocol, turn, fingerprint.as_deref(), wanted);
     }
     if envelope.listed().is_some_and(<[_]>::is_empty) {
         // A question to the server, not to the model: Ollama loads one so.
@@ -179,7 +180,7 @@ where
     }
     // What is to be read along must not be compressed.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Ok(Asked::Recorded(body, recorder))
+    Ok(Asked::Recorded(body, recorder, wanted))
 }
 
 /// Two requests with the same hash are the same request.
@@ -189,7 +190,12 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> String {
 }
 
 /// Answers a retry from the turn that the first attempt stored.
-fn replay(protocol: &dyn Protocol, turn: &Turn, fingerprint: Option<&str>, stream: bool) -> Result<Asked, Refusal> {
+fn replay(
+    protocol: &dyn Protocol,
+    turn: &Turn,
+    fingerprint: Option<&str>,
+    stream: Option<Framing>,
+) -> Result<Asked, Refusal> {
     let note = Note::of(turn).unwrap_or_default();
     if note.request.is_some() && note.request.as_deref() != fingerprint {
         return Err(Refusal::KeyReused);
@@ -200,7 +206,7 @@ fn replay(protocol: &dyn Protocol, turn: &Turn, fingerprint: Option<&str>, strea
 }
 
 /// What a turn's reply was.
-fn said(protocol: &dyn Protocol, turn: &Turn, note: &Note, stream: bool) -> Response<Bytes> {
+fn said(protocol: &dyn Protocol, turn: &Turn, note: &Note, stream: Option<Framing>) -> Response<Bytes> {
     let elements = turn.messages().iter().skip(note.asked).map(|message| protocol.wire(message)).collect();
     let replayed = protocol.replay(&Replay { elements, head: note.head.as_deref(), stream });
     let mut response = Response::new(replayed.body);
@@ -226,7 +232,12 @@ fn recall(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
 }
 
 /// Sees to it that the reply is recorded, whatever form it has.
-async fn answer<B>(settings: &Settings, mut recorder: Recorder, response: Response<B>) -> Response<ReplyBody<B>>
+async fn answer<B>(
+    settings: &Settings,
+    mut recorder: Recorder,
+    wanted: Option<Framing>,
+    response: Response<B>,
+) -> Response<ReplyBody<B>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -236,8 +247,10 @@ where
         return response.map(ReplyBody::plain);
     }
     let (content_type, encoding) = described(response.headers());
-    let framing = recorder.protocol().framing(&content_type);
-    if framing.is_none() && content_type != "application/json" {
+    let is_json = content_type == "application/json";
+    let array = wanted.filter(|wanted| is_json && *wanted == Framing::Array);
+    let framing = recorder.protocol().framing(&content_type).or(array);
+    if framing.is_none() && !is_json {
         tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
         recorder.session().discard();
         return response.map(ReplyBody::plain);
@@ -266,6 +279,10 @@ where
     if assembler.json(&text) {
         // A refusal to append is found again by the commit.
         let _ = recorder.answer(assembler.finish());
+    } else if !decoder.is_plain() && serde_json::from_slice::<IgnoredAny>(&text).is_err() {
+        // What a client would make of it is not known, and a turn it believes in must not be missing.
+        tracing::error!(outcome = "refused", "the reply is compressed and ends early, or is no JSON");
+        return whole(Refusal::BadReply.into_response());
     } else {
         tracing::warn!(outcome = "not recorded", "the reply is not of the protocol");
         recorder.session().discard();

@@ -1,6 +1,10 @@
 //! Where one event of a stream ends, however the network cuts it.
 
+use std::fmt;
+
 use memchr::memchr2;
+
+use super::objects::Objects;
 
 /// How a streamed reply is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,10 +14,12 @@ pub enum Framing {
     Sse,
     /// One JSON object per line.
     Lines,
+    /// One JSON array, each of its objects an event.
+    Array,
 }
 
-/// One event: for [`Framing::Lines`] a line, without a name.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// One event: for [`Framing::Lines`] a line, for [`Framing::Array`] an object, without a name.
+#[derive(Default, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
     /// The field `event`; empty where there was none.
@@ -22,11 +28,16 @@ pub struct Event {
     pub data: String,
 }
 
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("name", &self.name.len()).field("data", &self.data.len()).finish()
+    }
+}
+
 /// Takes bytes in any cuts and gives whole events.
 ///
 /// Knows nothing of what the events say. UTF-8 is looked at only when an event is whole, so a
 /// character may be cut anywhere.
-#[derive(Debug)]
 pub(super) struct Splitter {
     framing: Framing,
     limit: usize,
@@ -38,6 +49,7 @@ pub(super) struct Splitter {
     /// A CR was the last byte: an LF that follows belongs to it.
     after_cr: bool,
     at_start: bool,
+    objects: Objects,
 }
 
 /// An event that would be larger than the limit.
@@ -55,11 +67,18 @@ impl Splitter {
             has_data: false,
             after_cr: false,
             at_start: true,
+            objects: Objects::default(),
         }
     }
 
     /// Reads from `input` up to the end of the next event. `None` when the input is used up first.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Event>, TooLarge> {
+        if self.framing == Framing::Array {
+            let object = self.objects.next(input);
+            let size = object.as_ref().map_or(self.objects.len(), Vec::len);
+            let event = object.map(|object| Event { name: String::new(), data: text_of(&object) });
+            return if size > self.limit { Err(TooLarge) } else { Ok(event) };
+        }
         while !input.is_empty() {
             if std::mem::take(&mut self.after_cr) && input[0] == b'\n' {
                 *input = &input[1..];
@@ -98,7 +117,7 @@ impl Splitter {
                 let line = std::mem::take(&mut self.line);
                 self.take(&line)
             }
-            Framing::Sse => None,
+            Framing::Sse | Framing::Array => None,
         }
     }
 
@@ -107,6 +126,7 @@ impl Splitter {
         let line_counts = match self.framing {
             Framing::Sse => self.line.first().is_some_and(|byte| *byte != b':'),
             Framing::Lines => !self.line.is_empty(),
+            Framing::Array => self.objects.holds(),
         };
         line_counts || self.has_data || !self.name.is_empty()
     }
@@ -126,7 +146,7 @@ impl Splitter {
                 (!text.is_empty()).then(|| Event { name: String::new(), data: text_of(text) })
             }
             Framing::Sse if line.is_empty() => self.dispatch(),
-            Framing::Sse => {
+            Framing::Sse | Framing::Array => {
                 self.field(line);
                 None
             }

@@ -11,7 +11,7 @@ use super::problem::Refusal;
 use super::protocol::{Protocol, Voice};
 use super::scan::Element;
 use super::view::Part;
-use crate::history::ChatHistory;
+use crate::ChatHistory;
 
 /// The conversation's elements in a request.
 pub(super) struct Incoming {

@@ -5,8 +5,7 @@ use memchr::memmem;
 
 use super::path::{Path, Run};
 use super::protocol::{CallId, Protocol, Tools, Voice};
-use crate::history::ChatHistory;
-use crate::turn::{Turn, TurnStatus};
+use crate::{ChatHistory, Turn, TurnStatus};
 
 /// What goes in front of the request's own elements, in order.
 #[derive(Debug, PartialEq, Eq)]

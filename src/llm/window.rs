@@ -45,20 +45,23 @@ impl TokenCounter for FourBytes {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ModelWindow {
-    /// The most turns. Default: no limit.
+    /// The most turns. Default: no limit; it costs, like the next three, a prompt that grows with the
+    /// conversation up to what was loaded.
     pub turns: usize,
     /// The most messages. Default: no limit.
     pub messages: usize,
     /// The most bytes of messages. Default: no limit.
     pub bytes: usize,
-    /// The most tokens. Default: no limit.
+    /// The most tokens. Default: no limit. A limit costs a count of each message, once, when it is stored.
     pub tokens: usize,
     /// How much of each limit is left in use when the cut moves. Default: 60; it costs history that
     /// would have fitted, and saves a cold prompt cache in most turns.
     pub keep_percent: u8,
-    /// The first turns of the conversation, kept whatever the cut; they count. Default: 0.
+    /// The first turns of the conversation, kept whatever the cut; they count. Default: 0; it costs what
+    /// was agreed on at the beginning.
     pub prefix_turns: usize,
-    /// Who counts tokens. Default: [`FourBytes`].
+    /// Who counts tokens. Default: [`FourBytes`]; it costs exactness: an estimate may be a third off, and
+    /// more where the text is not English.
     pub counter: Arc<dyn TokenCounter>,
 }
 
@@ -105,11 +108,17 @@ impl ModelWindow {
     ) -> usize {
         let prefix = prefix.min(turns.len());
         let current = current.clamp(prefix, turns.len());
-        if self.fits(turns, prefix, current, 100) {
+        let mut shown = Sum::default();
+        turns[..prefix].iter().chain(&turns[current..]).for_each(|size| shown.add(size));
+        if self.fits(&shown, 100) {
             return current;
         }
         let last = turns.len().saturating_sub(1).max(prefix);
-        let enough = (current + 1..last).find(|cut| self.fits(turns, prefix, *cut, self.keep_percent)).unwrap_or(last);
+        let less = |cut: &usize| {
+            shown.remove(&turns[*cut - 1]);
+            self.fits(&shown, self.keep_percent)
+        };
+        let enough = (current + 1..last).find(less).unwrap_or(last);
         // From there on to the next clean start; failing that back to the last one before it.
         (enough..turns.len())
             .find(|cut| may_start(*cut))
@@ -117,20 +126,40 @@ impl ModelWindow {
             .unwrap_or(enough)
     }
 
-    fn fits(&self, turns: &[Size], prefix: usize, cut: usize, percent: u8) -> bool {
-        let mut sum = Size::default();
-        for size in turns[..prefix].iter().chain(&turns[cut..]) {
-            sum.messages = sum.messages.saturating_add(size.messages);
-            sum.bytes = sum.bytes.saturating_add(size.bytes);
-            sum.tokens = sum.tokens.saturating_add(size.tokens);
-        }
-        let within = |used: usize, limit: usize| {
-            limit == usize::MAX || used as u128 * 100 <= limit as u128 * u128::from(percent.clamp(1, 100))
+    fn fits(&self, shown: &Sum, percent: u8) -> bool {
+        let within = |used: u128, limit: usize| {
+            limit == usize::MAX || used * 100 <= limit as u128 * u128::from(percent.clamp(1, 100))
         };
-        within(prefix + turns.len() - cut, self.turns)
-            && within(sum.messages, self.messages)
-            && within(sum.bytes, self.bytes)
-            && within(sum.tokens, self.tokens)
+        within(shown.turns, self.turns)
+            && within(shown.messages, self.messages)
+            && within(shown.bytes, self.bytes)
+            && within(shown.tokens, self.tokens)
+    }
+}
+
+/// What several turns take up; wide enough for the wildest of counters.
+#[derive(Debug, Default)]
+struct Sum {
+    turns: u128,
+    messages: u128,
+    bytes: u128,
+    tokens: u128,
+}
+
+impl Sum {
+    fn add(&mut self, size: &Size) {
+        self.turns += 1;
+        self.messages += size.messages as u128;
+        self.bytes += size.bytes as u128;
+        self.tokens += size.tokens as u128;
+    }
+
+    /// Takes a turn out that was added.
+    fn remove(&mut self, size: &Size) {
+        self.turns -= 1;
+        self.messages -= size.messages as u128;
+        self.bytes -= size.bytes as u128;
+        self.tokens -= size.tokens as u128;
     }
 }
 
@@ -180,6 +209,17 @@ mod tests {
         assert_eq!(window.cut(&[big; 4], 0, 0, |_| true), 3);
         assert_eq!(window.cut(&[big; 4], 1, 1, |_| true), 3);
         assert_eq!(window.cut(&[big], 0, 0, |_| true), 0);
+    }
+
+    /// Each turn is looked at a few times, however many there are: a look at all of them for each would
+    /// take minutes here.
+    #[test]
+    fn the_search_for_the_cut_is_linear() {
+        let big = Size { bytes: 100, tokens: usize::MAX, messages: 1 };
+        let window = ModelWindow { bytes: 150, ..ModelWindow::default() };
+        let begun = std::time::Instant::now();
+        assert_eq!(window.cut(&vec![big; 200_000], 0, 0, |_| true), 199_999);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -15,4 +15,5 @@ mod identity;
 mod outage;
 mod process;
 mod sdk;
+mod silence;
 mod upstream;

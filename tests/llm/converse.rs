@@ -32,11 +32,11 @@ fn transcripts(path: &str) -> (&'static str, &'static [&'static [u8]]) {
         ),
         GEMINI_STREAM => (
             SSE,
-            golden!("gemini": "thoughts.sse" "tools.sse" "calls_with_ids.sse" "code_and_images.sse" "blocked.sse" "signed_text.sse"),
+            golden!("gemini": "thoughts.sse" "tools.sse" "calls_with_ids.sse" "code_and_images.sse" "blocked.sse" "signed_text.sse" "partial_args.sse" "max_tokens_in_partial_args.sse"),
         ),
         _ => (
             SSE,
-            golden!("responses": "incomplete.sse" "completed.sse" "every_other_item.sse" "failed.sse" "output_left_out.sse"),
+            golden!("responses": "incomplete.sse" "completed.sse" "every_other_item.sse" "failed.sse" "output_left_out.sse" "tools_in_progress.sse"),
         ),
     }
 }
@@ -94,6 +94,15 @@ async fn open_calls(bed: &Bed, path: &str) -> Vec<(String, String)> {
     calls
 }
 
+/// The list of elements in a request.
+fn list(path: &str) -> &'static str {
+    match path {
+        GEMINI_STREAM => "contents",
+        RESPONSES => "input",
+        _ => "messages",
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Exchange {
     /// How many of the open calls the client answers; the rest it forgets.
@@ -102,8 +111,83 @@ pub(crate) struct Exchange {
     pub(crate) reply: usize,
     /// Where the reply breaks off, in parts of 256; 255 is its end.
     pub(crate) end: u8,
-    /// The client has its own copy of the last thing that the model saw, and sends it again.
-    pub(crate) resend: bool,
+    /// What the client sends of the conversation so far.
+    pub(crate) copy: Resent,
+    /// Which element of it is not as it was, in parts of 256.
+    pub(crate) at: u8,
+}
+
+/// What a client with a copy of its own sends of it, before what is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resent {
+    /// It has none.
+    None,
+    /// The last request, without the answer to it.
+    Asked,
+    /// The last request and its answer.
+    Whole,
+    /// The same, with an element changed.
+    Changed,
+    /// The same, without one of its elements.
+    Without,
+    /// The same, up to an element: it goes on from an earlier point.
+    UpTo,
+}
+
+impl Resent {
+    pub(crate) const ALL: [Self; 6] = [Self::None, Self::Asked, Self::Whole, Self::Changed, Self::Without, Self::UpTo];
+}
+
+/// The client's copy, if it has one that the provider's rules let it send.
+async fn copy(bed: &Bed, path: &str, exchange: &Exchange, new: &[Value], number: usize) -> Option<Vec<Value>> {
+    if exchange.copy == Resent::None {
+        return None;
+    }
+    let mut copy = bed.got().last()?.json()[list(path)].as_array()?.clone();
+    if exchange.copy != Resent::Asked {
+        copy.extend(answer(bed).await);
+    }
+    let at = copy.len() * usize::from(exchange.at) / 256;
+    match exchange.copy {
+        Resent::Changed => change(copy.get_mut(at)?, &format!("c{number}")),
+        Resent::Without => drop(copy.remove(at)),
+        Resent::UpTo => copy.truncate(at),
+        Resent::None | Resent::Asked | Resent::Whole => {}
+    }
+    // Results for the calls that it has seen, else a question.
+    let mut whole = [&*copy, new].concat();
+    if check(path, &json!({list(path): whole})).is_err() {
+        whole = [copy, elements(path, &[], Some(&format!("e{number}")))].concat();
+    }
+    check(path, &json!({list(path): whole})).is_ok().then_some(whole)
+}
+
+/// What the client saw of the last answer, if it saw the whole of it.
+async fn answer(bed: &Bed) -> Vec<Value> {
+    let turns = bed.turns().await;
+    let Some(turn) = turns.last().filter(|turn| turn.status() == tower_session_memory::TurnStatus::Complete) else {
+        return Vec::new();
+    };
+    let messages = turn.messages().iter().map(|message| message.decode().unwrap());
+    let model = |message: &Value| message["role"] == "assistant";
+    let said: Vec<Value> = messages.collect();
+    let from = said.iter().rposition(|message| !model(message)).map_or(0, |last| last + 1);
+    said[from..].iter().map(|message| message.get("item").unwrap_or(message).clone()).collect()
+}
+
+/// Puts words into an element.
+fn change(element: &mut Value, words: &str) {
+    for field in ["content", "parts", "output"] {
+        match element.get_mut(field) {
+            Some(Value::String(text)) => text.push_str(words),
+            Some(Value::Array(parts)) => {
+                if let Some(Value::String(text)) = parts.iter_mut().find_map(|part| part.get_mut("text")) {
+                    text.push_str(words);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Holds the conversation, and every request that the upstream gets against the rules.
@@ -115,32 +199,13 @@ pub(crate) async fn converse(path: &'static str, exchanges: &[Exchange], window:
         open.truncate(exchange.results);
         let words = format!("q{number}");
         let words = (open.len() < all || open.is_empty()).then_some(&*words);
-        let mut sent = elements(path, &open, words);
-        if exchange.resend {
-            let copies = bed.got();
-            let list = match path {
-                GEMINI_STREAM => "contents",
-                RESPONSES => "input",
-                _ => "messages",
-            };
-            if let Some(last) = copies.last() {
-                let mut whole = last.json()[list].as_array().cloned().unwrap_or_default();
-                whole.push(elements(path, &[], Some(&format!("e{number}"))).remove(0));
-                if check(path, &json!({list: whole})).is_ok() {
-                    sent = whole;
-                }
-            }
-        }
+        let new = elements(path, &open, words);
+        let sent = copy(&bed, path, exchange, &new, number).await.unwrap_or(new);
         let (content_type, replies) = transcripts(path);
         let reply = replies[exchange.reply % replies.len()];
         let end = if exchange.end == 255 { reply.len() } else { reply.len() * usize::from(exchange.end) / 256 };
         bed.says(Said::new(content_type, [bytes::Bytes::from_static(&reply[..end])]));
-        let list = match path {
-            GEMINI_STREAM => "contents",
-            RESPONSES => "input",
-            _ => "messages",
-        };
-        let seen = bed.post(path, json!({list: sent}).to_string()).await;
+        let seen = bed.post(path, json!({list(path): sent}).to_string()).await;
         if seen.status == http::StatusCode::PAYLOAD_TOO_LARGE {
             // Questions that were resent without any answer are new ones: they outgrew a turn.
             return Ok(());
@@ -149,7 +214,26 @@ pub(crate) async fn converse(path: &'static str, exchanges: &[Exchange], window:
             return Err(seen.text().to_owned());
         }
         let got = bed.last();
-        check(path, &got.json()).map_err(|fault| format!("{path}, request {number}: {fault}: {}", got.text()))?;
+        check(path, &got.json()).map_err(|fault| {
+            let sent = json!(sent);
+            format!("{path}, request {number}: {fault}: {}, of the client: {sent}", got.text())
+        })?;
     }
     Ok(())
+}
+
+/// A window from as many numbers: of 256, those from 192 on set no limit.
+pub(crate) fn window([turns, messages, bytes, tokens, keep, prefix]: [u8; 6]) -> ModelWindow {
+    let limit = |number: u8, step: usize| match number {
+        0..192 => 1 + usize::from(number) % 24 * step,
+        192.. => usize::MAX,
+    };
+    let mut window = ModelWindow::default();
+    window.turns = limit(turns, 1);
+    window.messages = limit(messages, 1);
+    window.bytes = limit(bytes, 60);
+    window.tokens = limit(tokens, 15);
+    window.keep_percent = keep;
+    window.prefix_turns = usize::from(prefix) % 3;
+    window
 }

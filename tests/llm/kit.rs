@@ -28,6 +28,7 @@ pub(crate) const CHAT: &str = "/v1/chat/completions";
 pub(crate) const MESSAGES: &str = "/v1/messages";
 pub(crate) const RESPONSES: &str = "/v1/responses";
 pub(crate) const OLLAMA: &str = "/api/chat";
+pub(crate) const GEMINI_ARRAY: &str = "/v1beta/models/m:streamGenerateContent";
 pub(crate) const GEMINI_STREAM: &str = "/v1beta/models/m:streamGenerateContent?alt=sse";
 
 /// What the upstream got.

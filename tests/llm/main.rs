@@ -10,11 +10,15 @@ mod compressed;
 mod converse;
 mod golden;
 mod kit;
+#[path = "../common/logs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use the rest")]
+mod logs;
 mod memory;
 mod orphans;
 mod pairing;
 mod recall;
 mod retries;
 mod rules;
+mod silence;
 mod streams;
 mod windows;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_session_memory::llm::ModelWindow;
 
-use crate::converse::{Exchange, PATHS, converse};
+use crate::converse::{Exchange, PATHS, Resent, converse, window};
 use crate::kit::*;
 use crate::rules::check;
 
@@ -20,42 +20,44 @@ fn the_rules_find_what_breaks_them() {
 }
 
 fn exchanges() -> impl Strategy<Value = Vec<Exchange>> {
-    let exchange = (0usize..3, 0usize..8, prop_oneof![2 => Just(255u8), 1 => any::<u8>()], prop::bool::weighted(0.2))
-        .prop_map(|(results, reply, end, resend)| Exchange { results, reply, end, resend });
+    let copy = prop_oneof![3 => Just(Resent::None), 2 => proptest::sample::select(Resent::ALL.to_vec())];
+    let end = prop_oneof![2 => Just(255u8), 1 => any::<u8>()];
+    let exchange = (0usize..3, 0usize..8, end, copy, any::<u8>())
+        .prop_map(|(results, reply, end, copy, at)| Exchange { results, reply, end, copy, at });
     proptest::collection::vec(exchange, 1..12)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+/// Mostly one limit or two.
+fn limits() -> impl Strategy<Value = [u8; 6]> {
+    let limit = || prop_oneof![2 => Just(255u8), 1 => 0u8..192];
+    let keep = prop_oneof![Just(60u8), 0u8..=101];
+    (limit(), limit(), limit(), limit(), keep, 0u8..3).prop_map(|(a, b, c, d, keep, prefix)| [a, b, c, d, keep, prefix])
+}
 
-    /// For any turns, interruptions, forgotten results, resent histories and windows.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// For any turns, interruptions, forgotten results, resent and edited histories, and windows.
     #[test]
-    fn what_the_model_gets_is_always_valid(
-        path in 0..PATHS.len(),
-        exchanges in exchanges(),
-        turns in prop_oneof![Just(usize::MAX), 1usize..6],
-        prefix in 0usize..3,
-    ) {
+    fn what_the_model_gets_is_always_valid(path in 0..PATHS.len(), exchanges in exchanges(), limits in limits()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut window = ModelWindow::default();
-        window.turns = turns;
-        window.prefix_turns = prefix;
-        let outcome = runtime.block_on(converse(PATHS[path], &exchanges, window));
+        let outcome = runtime.block_on(converse(PATHS[path], &exchanges, window(limits)));
         prop_assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
     }
 }
 
 /// An exchange of the property test, in short.
-fn exchange((results, reply, end, resend): (usize, usize, u8, bool)) -> Exchange {
-    Exchange { results, reply, end, resend }
+fn exchange((results, reply, end, copy): (usize, usize, u8, Resent)) -> Exchange {
+    Exchange { results, reply, end, copy, at: 0 }
 }
 
 #[tokio::test]
 async fn results_behind_a_resent_question_without_an_answer_keep_their_calls() {
     // The client answers one of the calls; the reply to that never comes; the client resends all.
-    let exchanges = [(0, 1, 255, false), (1, 0, 255, false), (0, 1, 0, true), (0, 0, 255, true)];
+    let exchanges =
+        [(0, 1, 255, Resent::None), (1, 0, 255, Resent::None), (0, 1, 0, Resent::Asked), (0, 0, 255, Resent::Asked)];
     for path in PATHS {
-        converse(path, &exchanges.map(exchange), ModelWindow::default()).await.unwrap();
+        converse(path, &exchanges.clone().map(exchange), ModelWindow::default()).await.unwrap();
     }
 }
 

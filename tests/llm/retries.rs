@@ -71,7 +71,7 @@ async fn every_protocol_gives_its_stream_again_and_as_json_too() {
     let contents = json!({"contents": [{"role": "user", "parts": [{"text": "q"}]}]});
     let input = json!({"stream": true, "input": "q"});
     let (sse, lines) = ("text/event-stream", "application/x-ndjson");
-    let cases: [(&str, &str, &Value, &[u8]); 10] = [
+    let cases: [(&str, &str, &Value, &[u8]); 12] = [
         (CHAT, sse, &chat, include_bytes!("golden/chat/tools.sse")),
         (CHAT, sse, &chat, include_bytes!("golden/chat/reasoning.sse")),
         (MESSAGES, sse, &chat, include_bytes!("golden/anthropic/thinking.sse")),
@@ -81,6 +81,8 @@ async fn every_protocol_gives_its_stream_again_and_as_json_too() {
         (OLLAMA, lines, &chat, include_bytes!("golden/ollama/tools.ndjson")),
         (GEMINI_STREAM, sse, &contents, include_bytes!("golden/gemini/thoughts.sse")),
         (GEMINI_STREAM, sse, &contents, include_bytes!("golden/gemini/tools.sse")),
+        (GEMINI_STREAM, sse, &contents, include_bytes!("golden/gemini/partial_args.sse")),
+        (GEMINI_ARRAY, "application/json", &contents, include_bytes!("golden/gemini_array/thoughts.array")),
         (RESPONSES, sse, &input, include_bytes!("golden/responses/completed.sse")),
     ];
     for (path, content_type, question, transcript) in cases {

@@ -115,6 +115,11 @@ fn gemini(contents: &[Value]) -> Result<(), String> {
     let mut open: Vec<Value> = Vec::new();
     for content in contents {
         ensure(!items(content, "parts").is_empty(), "a content without parts")?;
+        let calls = items(content, "parts").into_iter().filter_map(|part| part.get("functionCall"));
+        for call in calls {
+            let is_whole = call["name"].is_string() && call["args"].is_object();
+            ensure(is_whole && call.get("willContinue").is_none(), "a call that broke off")?;
+        }
         for name in names(content, "functionResponse") {
             let at = open.iter().position(|call| *call == name).ok_or("a response without its call")?;
             open.remove(at);

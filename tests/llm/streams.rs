@@ -16,17 +16,23 @@ use crate::kit::*;
 const ASK: &str = r#"{"stream":true,"messages":[{"role":"user","content":"q"}]}"#;
 
 /// Whole transcripts and the last thing in them by which clients know the end.
-const ENDS: [(&str, &str, &[u8], &str); 5] = [
+const ENDS: [(&str, &str, &[u8], &str); 6] = [
     (CHAT, "text/event-stream", include_bytes!("golden/chat/text.sse"), "data: [DONE]"),
     (MESSAGES, "text/event-stream", include_bytes!("golden/anthropic/thinking.sse"), "event: message_stop"),
     (OLLAMA, "application/x-ndjson", include_bytes!("golden/ollama/text.ndjson"), r#""done":true"#),
     (GEMINI_STREAM, "text/event-stream", include_bytes!("golden/gemini/thoughts.sse"), r#""finishReason""#),
+    (
+        GEMINI_ARRAY,
+        "application/json; charset=UTF-8",
+        include_bytes!("golden/gemini_array/thoughts.array"),
+        r#""finishReason""#,
+    ),
     (RESPONSES, "text/event-stream", include_bytes!("golden/responses/completed.sse"), "event: response.completed"),
 ];
 
 fn question(path: &str) -> &'static str {
     match path {
-        GEMINI_STREAM => r#"{"contents":[{"role":"user","parts":[{"text":"q"}]}]}"#,
+        GEMINI_STREAM | GEMINI_ARRAY => r#"{"contents":[{"role":"user","parts":[{"text":"q"}]}]}"#,
         RESPONSES => r#"{"stream":true,"input":"q"}"#,
         _ => ASK,
     }
@@ -77,11 +83,14 @@ async fn each_token_goes_out_when_it_comes() {
             Some((Ok(Frame::data(chunk)), receive))
         });
         bed.says(Said::streamed(content_type, body));
-        let mut body = Box::pin(bed.call(Bed::request(path, question(path))).await.into_body());
+        let head = tokio::time::timeout(Duration::from_secs(5), bed.call(Bed::request(path, question(path)))).await;
+        let mut body = Box::pin(head.expect("the head waits for no token").into_body());
         let end = find(transcript, last);
         let mut rest = &transcript[..end];
         let separator: &[u8] = match (path, transcript.windows(4).any(|window| window == b"\r\n\r\n")) {
             (OLLAMA, _) => b"\n",
+            // What stands between two elements may come with either.
+            (GEMINI_ARRAY, _) => b"\n}\n,\r\n",
             (_, true) => b"\r\n\r\n",
             _ => b"\n\n",
         };

@@ -111,7 +111,7 @@ impl Protocol for AnthropicMessages {
         let head: Head = replay.head.and_then(|head| serde_json::from_str(head.get()).ok()).unwrap_or_default();
         let message = replay.elements.first().map(|element| String::from_utf8_lossy(element)).unwrap_or_default();
         let content = serde_json::from_str::<Content<'_>>(&message).map_or("[]", |message| message.content.get());
-        if replay.stream { head.stream(content) } else { Replayed::json(head.message(content)) }
+        if replay.stream.is_some() { head.stream(content) } else { Replayed::json(head.message(content)) }
     }
 }
 

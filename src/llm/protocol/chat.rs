@@ -103,7 +103,7 @@ impl Protocol for OpenAiChat {
     fn replay(&self, replay: &Replay<'_>) -> Replayed {
         let head: Head = replay.head.and_then(|head| serde_json::from_str(head.get()).ok()).unwrap_or_default();
         let message = replay.elements.first().map_or(&b"null"[..], |element| element);
-        if replay.stream { head.stream(message) } else { head.whole(message) }
+        if replay.stream.is_some() { head.stream(message) } else { head.whole(message) }
     }
 }
 

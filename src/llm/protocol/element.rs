@@ -6,9 +6,7 @@ use std::hash::{Hash, Hasher};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
-#[cfg(test)]
-use crate::message::Role;
-use crate::message::{Message, MessageError};
+use crate::{Message, MessageError};
 
 /// A wrapped element: `{"role":"...","item":<the element>}`.
 const ITEM: &str = r#"","item":"#;
@@ -153,6 +151,7 @@ fn hash_value(value: &Value, hash: &mut DefaultHasher) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Role;
 
     #[test]
     fn an_element_without_a_known_role_is_wrapped_byte_for_byte() {

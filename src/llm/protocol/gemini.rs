@@ -1,5 +1,7 @@
 //! Gemini: `POST ...:generateContent` and `...:streamGenerateContent`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::Method;
 use http::request::Parts;
@@ -9,12 +11,13 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{voice_by_role, voice_of};
 use super::element::{bytes_of, list, object, text};
+use super::partial::{self, Call};
 use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
-use crate::llm::sse::Event;
+use crate::llm::sse::{Event, Framing};
 
-/// Gemini. A stream without `alt=sse` is one JSON array: it is recorded, and forwarded when it is
-/// whole. Of several candidates the first is remembered.
+/// Gemini. A stream without `alt=sse` is one JSON array, and passes element by element. Of several
+/// candidates the first is remembered. A call whose arguments come in parts is stored as one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gemini;
 
@@ -45,9 +48,10 @@ impl Protocol for Gemini {
         Some(voice_of(role))
     }
 
-    fn wants_stream(&self, parts: &Parts, _: &Envelope) -> bool {
-        parts.uri.path().ends_with(":streamGenerateContent")
-            && parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"))
+    fn wants_stream(&self, parts: &Parts, _: &Envelope) -> Option<Framing> {
+        let sse = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+        let stream = parts.uri.path().ends_with(":streamGenerateContent");
+        stream.then_some(if sse { Framing::Sse } else { Framing::Array })
     }
 
     fn tool_mark(&self) -> &'static [u8] {
@@ -86,26 +90,36 @@ impl Protocol for Gemini {
 
     fn without_results(&self, element: &Bytes, orphans: &[CallId]) -> Option<Bytes> {
         let mut orphans = orphans.to_vec();
-        filtered(element, |part| {
+        remade(element, |part| {
             let Some(Value::Object(response)) = part.get("functionResponse").or_else(|| part.get("function_response"))
             else {
-                return true;
+                return Some(part);
             };
             let id = CallId::new(text(response, "id"), text(response, "name"));
             match orphans.iter().position(|orphan| *orphan == id) {
                 Some(index) => {
                     orphans.remove(index);
-                    false
+                    None
                 }
-                None => true,
+                None => Some(part),
             }
         })
     }
 
     fn mended(&self, element: &Bytes) -> Option<Bytes> {
-        filtered(element, |part| match part.get("functionCall") {
-            Some(call) => call.get("willContinue").and_then(Value::as_bool) != Some(true),
-            None => true,
+        remade(element, |part| (!broke_off(&part)).then_some(part))
+    }
+
+    /// A call that the limit cut keeps its place, without arguments, for the result that it gets.
+    fn tidied(&self, element: &Bytes) -> Option<Bytes> {
+        remade(element, |mut part| {
+            if broke_off(&part)
+                && let Some(call) = part.get_mut("functionCall").and_then(Value::as_object_mut)
+            {
+                call.retain(|name, _| !matches!(&**name, "partialArgs" | "willContinue"));
+                call.insert("args".into(), json!({}));
+            }
+            Some(part)
         })
     }
 
@@ -123,20 +137,38 @@ impl Protocol for Gemini {
             r#"{{"candidates":[{{"content":{content},"finishReason":{finish},"index":0}}]{comma}{}"#,
             &rest[1..]
         );
-        if replay.stream { Replayed::sse(format!("data: {body}\r\n\r\n")) } else { Replayed::json(body) }
+        match replay.stream {
+            None => Replayed::json(body),
+            Some(Framing::Array) => Replayed::json(format!("[{body}]")),
+            Some(_) => Replayed::sse(format!("data: {body}\r\n\r\n")),
+        }
     }
 }
 
-fn filtered(element: &Bytes, mut keep: impl FnMut(&Value) -> bool) -> Option<Bytes> {
-    let mut content = object(element);
-    let Some(Value::Array(parts)) = content.get_mut("parts") else { return None };
-    let before = parts.len();
-    parts.retain(|part| keep(part));
-    match parts.len() {
-        0 => None,
-        all if all == before => Some(element.clone()),
-        _ => Some(bytes_of(&content)),
+fn broke_off(part: &Value) -> bool {
+    part.get("functionCall").and_then(Value::as_object).is_some_and(partial::continues)
+}
+
+/// The content with what is made of each part; those that stay the same, byte for byte. `None` when
+/// there is none.
+fn remade(element: &Bytes, mut make: impl FnMut(Value) -> Option<Value>) -> Option<Bytes> {
+    let RawContent { parts } = serde_json::from_slice(element).ok()?;
+    let mut made: Vec<Cow<'_, str>> = Vec::with_capacity(parts.len());
+    let mut changed = false;
+    for raw in &parts {
+        let part: Value = serde_json::from_str(raw.get()).ok()?;
+        let new = make(part.clone());
+        changed |= new.as_ref() != Some(&part);
+        made.extend(new.map(|new| if new == part { raw.get().into() } else { new.to_string().into() }));
     }
+    if !changed {
+        return (!made.is_empty()).then(|| element.clone());
+    }
+    let mut content = object(element);
+    content.remove("parts");
+    let rest = Value::from(content).to_string();
+    let comma = if rest == "{}" { "" } else { "," };
+    (!made.is_empty()).then(|| format!(r#"{}{comma}"parts":[{}]}}"#, &rest[..rest.len() - 1], made.join(",")).into())
 }
 
 /// One answer in the making.
@@ -155,6 +187,8 @@ enum Part {
     Raw(Box<RawValue>),
     /// Plain texts that followed each other.
     Text { text: String, thought: bool },
+    /// A call whose arguments come in parts.
+    Call(Call),
 }
 
 #[derive(Deserialize)]
@@ -227,6 +261,13 @@ impl Answer {
         let fields = object(part.get().as_bytes());
         let plain = fields.keys().all(|name| matches!(&**name, "text" | "thought")) && fields.contains_key("text");
         let thought = fields.get("thought").and_then(Value::as_bool).unwrap_or_default();
+        let open = |part: &mut Part| matches!(part, Part::Call(call) if call.takes(&fields));
+        if let Some(Part::Call(call)) = self.parts.iter_mut().rev().find_map(|part| open(part).then_some(part)) {
+            return call.add(&fields);
+        }
+        if let Some(call) = Call::begin(&fields) {
+            return self.parts.push(Part::Call(call));
+        }
         match self.parts.last_mut() {
             Some(Part::Text { text: so_far, thought: same }) if plain && *same == thought => {
                 so_far.push_str(text(&fields, "text"));
@@ -277,6 +318,7 @@ impl Part {
     fn to_json(&self) -> String {
         match self {
             Self::Raw(raw) => raw.get().to_owned(),
+            Self::Call(call) => call.to_json(),
             Self::Text { text, thought: false } => json!({"text": text}).to_string(),
             Self::Text { text, thought: true } => json!({"text": text, "thought": true}).to_string(),
         }

@@ -8,14 +8,16 @@ use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
 use super::sse::{Event, Framing};
-use crate::message::{Message, MessageError};
+use crate::{Message, MessageError};
 
 mod anthropic;
 mod chat;
 mod completion;
+mod debug;
 mod element;
 mod gemini;
 mod ollama;
+mod partial;
 mod responses;
 
 pub use self::anthropic::AnthropicMessages;
@@ -122,7 +124,7 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         Ok(Ask::default())
     }
 
-    /// How the reply will be framed if it is streamed, by its content type; `None` for one whole JSON.
+    /// How a reply of this content type is framed; `None` for one whole JSON.
     fn framing(&self, content_type: &str) -> Option<Framing> {
         match content_type {
             "text/event-stream" => Some(Framing::Sse),
@@ -131,9 +133,10 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         }
     }
 
-    /// Whether the request wants its reply streamed.
-    fn wants_stream(&self, _parts: &Parts, envelope: &Envelope) -> bool {
-        envelope.is_true("stream")
+    /// How the request wants its reply streamed; `None` for one whole JSON. A reply that is JSON is
+    /// taken for a stream only where this says [`Framing::Array`].
+    fn wants_stream(&self, _parts: &Parts, envelope: &Envelope) -> Option<Framing> {
+        envelope.is_true("stream").then_some(Framing::Sse)
     }
 
     /// The stored reply that a request is about, where clients may fetch replies by their ids. Such a
@@ -162,7 +165,7 @@ pub enum Voice {
 }
 
 /// What names a tool call. Where a protocol has no ids, the name of the tool, and the order, do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CallId {
     /// The id; empty where there is none.
@@ -205,7 +208,7 @@ impl Tools {
 }
 
 /// What a request asks of the memory itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Ask {
     /// The reply that this request continues, where it names one.
@@ -215,15 +218,15 @@ pub struct Ask {
 }
 
 /// What a request wants of a reply that was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recall {
     /// It once more, streamed or not.
     Fetch {
         /// The reply's id.
         id: String,
-        /// Whether it is to be streamed.
-        stream: bool,
+        /// How it is to be streamed; `None` for one JSON.
+        stream: Option<Framing>,
     },
     /// That it be forgotten.
     Delete {
@@ -260,7 +263,7 @@ pub trait Assembler: Send {
 }
 
 /// A reply that was put together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[non_exhaustive]
 pub struct Reply {
     /// What the model said, as elements.
@@ -281,19 +284,25 @@ impl Reply {
 }
 
 /// What a retry is answered from.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Replay<'a> {
     /// What the model said.
     pub elements: Vec<Bytes>,
     /// [`Reply::head`] of that time.
     pub head: Option<&'a RawValue>,
-    /// Whether the answer is to be streamed.
-    pub stream: bool,
+    /// How the answer is to be streamed; `None` for one JSON.
+    pub stream: Option<Framing>,
+}
+
+impl<'a> Replay<'a> {
+    /// A retry of a request that was answered with these elements, not streamed.
+    pub fn new(elements: Vec<Bytes>, head: Option<&'a RawValue>) -> Self {
+        Self { elements, head, stream: None }
+    }
 }
 
 /// The answer to a retry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
     /// Its content type.

@@ -11,7 +11,7 @@ use super::chat::{calls, voice_by_role, voice_of};
 use super::element::{bytes_of, object, text};
 use super::{Assembler, CallId, Protocol, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
-use crate::llm::sse::Event;
+use crate::llm::sse::{Event, Framing};
 
 /// Ollama's chat. Its tool calls have no ids: results are paired by order and name.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,8 +38,8 @@ impl Protocol for OllamaChat {
         Some(voice_of(role))
     }
 
-    fn wants_stream(&self, _: &Parts, envelope: &Envelope) -> bool {
-        envelope.get("stream") != Some("false")
+    fn wants_stream(&self, _: &Parts, envelope: &Envelope) -> Option<Framing> {
+        (envelope.get("stream") != Some("false")).then_some(Framing::Lines)
     }
 
     fn tool_mark(&self) -> &'static [u8] {
@@ -84,7 +84,7 @@ impl Protocol for OllamaChat {
         let mut last = replay.head.map(|head| object(head.get().as_bytes())).unwrap_or_default();
         let message = replay.elements.first().map(|element| object(element)).unwrap_or_default();
         last.insert("done".into(), true.into());
-        if !replay.stream {
+        if replay.stream.is_none() {
             last.insert("message".into(), message.into());
             return Replayed::json(Value::from(last).to_string());
         }

@@ -17,7 +17,7 @@ use super::element::{bytes_of, list, object, text};
 use super::{Ask, Assembler, CallId, Protocol, Recall, Replay, Replayed, Reply, Step, Tools, Voice};
 use crate::llm::envelope::Envelope;
 use crate::llm::scan::plain_text;
-use crate::llm::sse::Event;
+use crate::llm::sse::{Event, Framing};
 
 /// OpenAI Responses. `previous_response_id` continues from that response, so that one response may
 /// have several continuations; without it a request continues the session's newest turn.
@@ -142,7 +142,10 @@ impl Protocol for OpenAiResponses {
             Method::DELETE => Some(Recall::Delete { id }),
             // To go on in the middle of a stream, one must know where it was cut.
             Method::GET if query().any(|pair| pair.starts_with("starting_after=")) => None,
-            Method::GET => Some(Recall::Fetch { id, stream: query().any(|pair| pair == "stream=true") }),
+            Method::GET => {
+                let stream = query().any(|pair| pair == "stream=true").then_some(Framing::Sse);
+                Some(Recall::Fetch { id, stream })
+            }
             _ => None,
         }
     }
@@ -160,7 +163,7 @@ impl Protocol for OpenAiResponses {
             replay.elements.iter().filter_map(|element| serde_json::from_slice(element).ok()).collect();
         let begun = Value::from(response.clone());
         response.insert("output".into(), output.clone().into());
-        if !replay.stream {
+        if replay.stream.is_none() {
             return Replayed::json(Value::from(response).to_string());
         }
         let mut events = Events::default();

@@ -32,7 +32,7 @@ use crate::store::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DynamoDbOptions {
     table: String,
     index: String,
@@ -122,6 +122,20 @@ impl DynamoDbOptions {
             large_turns: self.large_turns,
             turnstiles: (0..256).map(|_| Mutex::new(())).collect::<Arc<[_]>>(),
         })
+    }
+}
+
+impl fmt::Debug for DynamoDbOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The endpoint is a URL, which may hold a password.
+        f.debug_struct("DynamoDbOptions")
+            .field("table", &self.table)
+            .field("index", &self.index)
+            .field("patience", &self.patience)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("large_turns", &self.large_turns)
+            .field("endpoint", &self.endpoint.is_some())
+            .finish()
     }
 }
 

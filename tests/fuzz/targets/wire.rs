@@ -11,7 +11,7 @@ use tower_session_memory::llm::{
 };
 use tower_session_memory::{ChatHistory, Head, Turn, TurnStatus};
 
-use super::converse::{Exchange, PATHS, converse};
+use super::converse::{Exchange, PATHS, Resent, converse, window};
 use super::kit::*;
 
 /// Path, list of elements, a question, and replies that histories are made of.
@@ -193,21 +193,19 @@ pub(super) fn replies(input: &[u8]) {
     });
 }
 
-/// The first byte chooses protocol and window; then two for each exchange.
+/// The first byte chooses the protocol, the next six the window; then three for each exchange.
 pub(super) fn conversations(input: &[u8]) {
-    let Some((choice, rest)) = input.split_first() else { return };
-    let choice = usize::from(*choice);
-    let mut window = ModelWindow::default();
-    window.turns = [usize::MAX, 1, 2, 4][choice / PATHS.len() % 4];
-    window.prefix_turns = choice / (PATHS.len() * 4) % 3;
-    let exchange = |&[how, end]: &[u8; 2]| Exchange {
+    let Some((&[choice, ref limits @ ..], rest)) = input.split_first_chunk::<7>() else { return };
+    let exchange = |&[how, end, at]: &[u8; 3]| Exchange {
         results: usize::from(how) % 3,
         reply: usize::from(how) / 3 % 8,
         end,
-        resend: how >= 192,
+        // Mostly none.
+        copy: Resent::ALL[usize::from(how / 24).saturating_sub(5)].clone(),
+        at,
     };
     let exchanges: Vec<Exchange> = rest.as_chunks().0.iter().take(16).map(exchange).collect();
-    if let Err(fault) = run(converse(PATHS[choice % PATHS.len()], &exchanges, window)) {
+    if let Err(fault) = run(converse(PATHS[usize::from(choice) % PATHS.len()], &exchanges, window(*limits))) {
         panic!("{fault}");
     }
 }
