@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 pub struct Logs {
     text: Arc<Mutex<Vec<u8>>>,
     _guard: tracing::subscriber::DefaultGuard,
+    /// With one subscriber in the process, tracing asks whichever thread meets an event first whether
+    /// anybody wants it, and other tests' threads have none.
+    _second: tracing::Dispatch,
 }
 
 #[derive(Clone)]
@@ -34,7 +37,8 @@ impl Logs {
             .with_ansi(false)
             .with_writer(move || sink.clone())
             .finish();
-        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+        let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+        Self { text, _guard: tracing::subscriber::set_default(subscriber), _second }
     }
 
     pub fn text(&self) -> String {

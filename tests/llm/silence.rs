@@ -117,9 +117,6 @@ async fn lost_turns() {
 
 #[tokio::test]
 async fn no_failure_puts_what_was_said_into_the_log() {
-    // With one subscriber in the process, tracing asks whichever thread meets an event first whether
-    // anybody wants it, and the other tests have none.
-    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let logs = Logs::capture();
     refusals().await;
     broken_replies().await;

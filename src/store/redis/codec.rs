@@ -181,7 +181,7 @@ impl Tail {
         let first = bytes(elements.drain(..1 + usize::from(more)).next_back().unwrap_or(Value::Nil))?;
         let first = Header::parse(&first)?;
         let turns = elements.len() / 3;
-        if elements.len() % 3 != 0 || first.epoch != last.epoch || first.turns + turns as u64 != last.turns {
+        if !elements.len().is_multiple_of(3) || first.epoch != last.epoch || first.turns + turns as u64 != last.turns {
             return Err(Failure::Unreadable("a session has another number of turns than its header says"));
         }
         Ok(Some(Self { first, last, elements, more }))
