@@ -35,7 +35,7 @@ pub(crate) use self::observer::Observer;
 pub struct Diagnostics {
     /// Adds two response headers: the standard `Server-Timing` with the milliseconds of
     /// `session-load` and, where it comes before the head, `session-commit`; and `x-session-memory`
-    /// with store, sharing, instance, turns loaded, head and hashed session. Default: off; it costs
+    /// with store, sharing, location, instance, turns loaded, head and hashed session. Default: off; it costs
     /// a look into the kitchen for every client.
     pub headers: bool,
     /// Puts the conversation's id itself into the field `gen_ai.conversation.id` of spans, so that

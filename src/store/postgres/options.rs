@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::config::{Config, TargetSessionAttrs};
+use tokio_postgres::config::{Config, Host, TargetSessionAttrs};
 
 use super::audit::AuditTrail;
 use super::error::misconfigured;
 use super::{PostgresStore, migrate, tls};
-use crate::store::StoreError;
+use crate::store::{Location, StoreError};
 
 /// How a [`PostgresStore`] connects and what it promises.
 ///
@@ -193,6 +193,20 @@ impl PostgresOptions {
     /// again: what is there is left alone.
     pub fn migration_sql(&self) -> String {
         migrate::script(&self.schema)
+    }
+
+    /// Where the tables are, for logs: neither user nor password.
+    pub(super) fn location(&self, database: &str) -> Location {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        let hosts = self.config.get_hosts().iter().map(host);
+        let addresses = self.config.get_hostaddrs().iter().map(|address| address.to_string());
+        let hosts: Vec<_> = hosts.chain(addresses).collect();
+        let ports: Vec<_> = self.config.get_ports().iter().map(u16::to_string).collect();
+        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
+        Location::new(&format!("{} port={port} database={database} schema={}", hosts.join(","), self.schema.name))
     }
 
     /// Connects, and checks what must hold: a primary, an UTF-8 database, the schema's version.

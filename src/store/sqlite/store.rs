@@ -14,8 +14,8 @@ use super::writer::{self, WriteJob, Writer, write};
 use super::{NAME, append, list, load, open};
 use crate::key::{Scope, SessionKey};
 use crate::store::{
-    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Sharing, Store,
-    StoreError, StoreInfo,
+    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Location, Operation, Page, Read, SessionPage, Sharing,
+    Store, StoreError, StoreInfo,
 };
 
 /// Sessions in one SQLite file, which several processes of one host may share.
@@ -72,6 +72,7 @@ pub struct SqliteStore(Arc<Lanes>);
 struct Lanes {
     readers: Lane<ReadJob>,
     writer: Lane<Box<dyn WriteJob>>,
+    location: Location,
 }
 
 impl SqliteStore {
@@ -107,10 +108,12 @@ impl SqliteStore {
             .map_err(|error| Failure::refused(ErrorKind::Unavailable, error))?;
         let died = |_| Err(Failure::refused(ErrorKind::Other, "the thread that opened the file died"));
         let opened = answer.await.unwrap_or_else(died)?;
+        let location = opened.file.location();
         let writer = Writer { connection: opened.writer, file: opened.file };
         Ok(Self(Arc::new(Lanes {
             readers: Lane::start("sqlite-reader", opened.readers, reader::run)?,
             writer: Lane::start("sqlite-writer", vec![writer], writer::run)?,
+            location,
         })))
     }
 
@@ -132,7 +135,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Host, Durability::Host)
+        StoreInfo::new(NAME, Sharing::Host, Durability::Host).at(self.0.location.clone())
     }
 
     async fn load(&self, key: &SessionKey, options: &Read) -> Result<Loaded, StoreError> {
