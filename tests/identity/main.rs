@@ -5,6 +5,10 @@
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod issuer;
 
+#[path = "../common/logs.rs"]
+#[allow(unreachable_pub, reason = "other test binaries use it too")]
+mod logs;
+
 mod cookie;
 mod jwt;
 mod mint;

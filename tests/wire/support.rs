@@ -52,6 +52,18 @@ pub(crate) enum Mood {
     /// Not before [`Watched::release`].
     Slow,
     Failing,
+    /// Not before [`Watched::release`], and then failing.
+    FailingLate,
+}
+
+impl Mood {
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Self::Slow | Self::FailingLate)
+    }
+
+    pub(crate) fn fails(self) -> bool {
+        matches!(self, Self::Failing | Self::FailingLate)
+    }
 }
 
 /// An in-memory store that tells how far an append has come.
@@ -118,10 +130,11 @@ impl Store for Watched {
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
         self.0.entered.fetch_add(1, Ordering::SeqCst);
-        match self.0.mood {
-            Mood::Fast => {}
-            Mood::Slow => self.0.gate.acquire().await.expect("the gate is never closed").forget(),
-            Mood::Failing => return Err(StoreError::new(ErrorKind::Unavailable, "watched", Operation::Append)),
+        if self.0.mood.waits() {
+            self.0.gate.acquire().await.expect("the gate is never closed").forget();
+        }
+        if self.0.mood.fails() {
+            return Err(StoreError::new(ErrorKind::Unavailable, "watched", Operation::Append));
         }
         let appended = self.0.store.append(key, append).await?;
         self.0.acknowledged.fetch_add(1, Ordering::SeqCst);
