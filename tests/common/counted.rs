@@ -17,7 +17,7 @@ impl Counted {
         Self { snapshotter: recorder.snapshotter(), _guard: metrics::set_default_local_recorder(recorder) }
     }
 
-    /// All of them by `name label=value,label=value`. Counters and histograms begin anew.
+    /// All of them by `name label=value,label=value`. All begin anew, gauges too.
     pub fn all(&self) -> Metrics {
         let mut all = Metrics::default();
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
@@ -33,6 +33,20 @@ impl Counted {
             }
         }
         all
+    }
+}
+
+impl Metrics {
+    /// These, and what was counted after them.
+    pub fn and(mut self, later: Self) -> Self {
+        for (name, count) in later.counters {
+            *self.counters.entry(name).or_default() += count;
+        }
+        for (name, values) in later.histograms {
+            self.histograms.entry(name).or_default().extend(values);
+        }
+        self.gauges.extend(later.gauges);
+        self
     }
 }
 

@@ -5,12 +5,17 @@
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod issuer;
 
+#[path = "../common/counted.rs"]
+#[allow(unreachable_pub, reason = "other test binaries use it too")]
+mod counted;
+
 #[path = "../common/logs.rs"]
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod logs;
 
 mod cookie;
 mod jwt;
+mod metrics;
 mod mint;
 mod misconfigured;
 mod pyjwt;

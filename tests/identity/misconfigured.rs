@@ -20,7 +20,7 @@ use crate::support::{CONVERSATION, Logs, Server, memory, minting, secrets};
 
 /// A store on the network whose loads fail in one way; `None` loads nothing, well.
 #[derive(Debug)]
-struct Odd(Option<ErrorKind>);
+pub(crate) struct Odd(pub(crate) Option<ErrorKind>);
 
 impl Store for Odd {
     fn info(&self) -> StoreInfo {
