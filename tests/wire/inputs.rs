@@ -14,13 +14,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_session_memory::identity::{Extension, Header, Or, Scoped};
+use tower_session_memory::store::{Read, Store};
 use tower_session_memory::{
-    AppendError, ChatSession, InMemory, Message, OnLoadFailure, OnMissing, Policy, SessionMemoryLayer, Subject,
-    TurnStatus,
+    AppendError, ChatSession, Identify, InMemory, Message, OnLoadFailure, OnMissing, Policy, SessionMemoryLayer,
+    SqliteStore, Subject, TurnId, TurnStatus, Window,
 };
 
 use crate::support::{
-    Client, Mood, PATIENCE, Protocol, SESSION_HEADER, Watched, empty, layer, patient, plain, request, serve, text,
+    Client, Mood, PATIENCE, Protocol, SESSION_HEADER, Watched, empty, key, layer, patient, plain, request, serve, text,
     until,
 };
 
@@ -182,30 +183,55 @@ async fn bad_input_11_paths_of_keys() {
 
 /// Claims that an outer authentication layer left.
 #[derive(Clone)]
-struct Claims(&'static str);
+struct Claims(String);
 
-fn scoped_by_claims() -> SessionMemoryLayer {
-    let subject = Extension::subject(|claims: &Claims| Some(Subject::new(claims.0)));
-    SessionMemoryLayer::new(InMemory::new(), Scoped::new(subject, Header::conversation(SESSION_HEADER)))
+fn claimed() -> impl Identify {
+    let subject = Extension::subject(|claims: &Claims| Some(Subject::new(&claims.0)));
+    Scoped::new(subject, Header::conversation(SESSION_HEADER))
 }
 
-/// One request by `subject`, through the layer without a socket.
-async fn by(memory: &SessionMemoryLayer, subject: &'static str, conversation: &str) -> String {
-    use tower::ServiceExt;
-    let mut request = Request::builder().header(SESSION_HEADER, conversation).body(()).unwrap();
-    request.extensions_mut().insert(Claims(subject));
-    let service = ServiceBuilder::new().layer(memory.clone()).service(service_fn(count::<()>));
-    let body = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(body.to_vec()).unwrap()
+fn scoped_by_claims() -> SessionMemoryLayer {
+    SessionMemoryLayer::new(InMemory::new(), claimed())
+}
+
+/// An authentication layer that takes users at their word, so that a test can be anybody.
+fn authenticate(mut request: Request<Incoming>) -> Request<Incoming> {
+    if let Some(user) = request.headers().get("x-claimed") {
+        let user = String::from_utf8(user.as_bytes().to_vec()).unwrap();
+        request.extensions_mut().insert(Claims(user));
+    }
+    request
+}
+
+async fn authenticated(memory: &SessionMemoryLayer) -> Api {
+    let service = ServiceBuilder::new().map_request(authenticate).layer(memory.clone());
+    Api(serve(Protocol::H1, service.service(service_fn(count::<Incoming>))).await)
+}
+
+impl Api {
+    /// One request by `subject`; what it was told.
+    async fn by(&self, subject: &str, conversation: &str) -> String {
+        self.answer_to(subject, conversation, &[]).await.2
+    }
+
+    async fn answer_to(
+        &self,
+        subject: &str,
+        conversation: &str,
+        more: &[(&str, &[u8])],
+    ) -> (StatusCode, http::HeaderMap, String) {
+        let own = [("x-claimed", subject.as_bytes()), (SESSION_HEADER, conversation.as_bytes())];
+        self.send(&[&own[..], more].concat()).await
+    }
 }
 
 #[tokio::test]
 async fn bad_input_12_look_alikes_in_claims_are_different_principals() {
-    let memory = scoped_by_claims();
-    for subject in ["é", "e\u{301}", "ada", "аda", "Ada", "ada "] {
-        assert_eq!(by(&memory, subject, "c").await, "0", "{subject}");
+    let api = authenticated(&scoped_by_claims()).await;
+    for subject in ["é", "e\u{301}", "ada", "аda", "Ada", "a\u{a0}da"] {
+        assert_eq!(api.by(subject, "c").await, "0", "{subject}");
     }
-    assert_eq!(by(&memory, "é", "c").await, "1");
+    assert_eq!(api.by("é", "c").await, "1");
 }
 
 #[tokio::test]
@@ -239,10 +265,10 @@ async fn bad_input_15_an_identity_header_without_a_proxy_is_ignored() {
 
 #[tokio::test]
 async fn bad_input_16_another_users_conversation_id_opens_an_own_session() {
-    let memory = scoped_by_claims();
-    assert_eq!(by(&memory, "ada", "c").await, "0");
-    assert_eq!(by(&memory, "ada", "c").await, "1");
-    assert_eq!(by(&memory, "eve", "c").await, "0");
+    let api = authenticated(&scoped_by_claims()).await;
+    assert_eq!(api.by("ada", "c").await, "0");
+    assert_eq!(api.by("ada", "c").await, "1");
+    assert_eq!(api.by("eve", "c").await, "0");
 }
 
 #[tokio::test]
@@ -261,23 +287,32 @@ async fn bad_input_17_the_same_subject_of_another_tenant() {
 
 #[tokio::test]
 async fn bad_input_18_guessed_ids_look_like_unused_ones() {
-    let memory = scoped_by_claims();
-    by(&memory, "ada", "1").await;
-    assert_eq!(by(&memory, "eve", "1").await, by(&memory, "eve", "2").await);
+    let api = authenticated(&scoped_by_claims()).await;
+    assert_eq!((api.by("ada", "1").await, api.by("ada", "1").await), ("0".to_owned(), "1".to_owned()));
+    let guess = async |conversation| {
+        let (status, mut headers, body) = api.answer_to("eve", conversation, &[]).await;
+        assert!(headers.remove("date").is_some(), "the one header that may differ");
+        (status, headers, body)
+    };
+    let (taken, unused) = (guess("1").await, guess("2").await);
+    assert_eq!(taken.0, StatusCode::OK);
+    assert_eq!(taken, unused, "status, headers and body");
 }
 
 #[tokio::test]
 async fn bad_input_20_an_id_used_before_another_user_logs_in() {
-    let memory = scoped_by_claims();
-    assert_eq!(by(&memory, "anonymous", "fixed").await, "0");
-    assert_eq!(by(&memory, "ada", "fixed").await, "0");
+    let api = authenticated(&scoped_by_claims()).await;
+    assert_eq!(api.by("anonymous", "fixed").await, "0");
+    assert_eq!(api.by("ada", "fixed").await, "0");
 }
 
 #[tokio::test]
 async fn bad_input_21_fields_that_join_equal() {
-    let memory = scoped_by_claims();
-    for (subject, conversation) in [("a:b", "c"), ("a", "b"), ("a%3Ab", "c"), ("a/b", "c")] {
-        assert_eq!(by(&memory, subject, conversation).await, "0", "{subject} {conversation}");
+    let api = authenticated(&scoped_by_claims()).await;
+    for (subject, conversation) in
+        [("a|b", "c"), ("a:b", "c"), ("a", "b"), ("a%3Ab", "c"), ("a/b", "c"), ("a", "bc"), ("ab", "c")]
+    {
+        assert_eq!(api.by(subject, conversation).await, "0", "{subject} {conversation}");
     }
 }
 
@@ -307,13 +342,24 @@ async fn bad_input_39_idempotency_keys_that_cannot_be_taken() {
 
 #[tokio::test]
 async fn bad_input_42_the_same_key_of_another_user() {
-    let store = Watched::new(Mood::Fast);
-    let api = counting(&layer(&store, |_| {})).await;
-    for session in ["a", "b"] {
-        let (_, _, turns) = api.send(&[(SESSION_HEADER, session.as_bytes()), ("idempotency-key", b"k")]).await;
-        assert_eq!(turns, "0");
+    let memory = scoped_by_claims();
+    let api = authenticated(&memory).await;
+    for user in ["ada", "eve"] {
+        let (status, _, turns) = api.answer_to(user, "c", &[("idempotency-key", b"k")]).await;
+        assert_eq!((status, turns.as_str()), (StatusCode::OK, "0"), "{user} has no turn under this key");
     }
-    assert_eq!((store.turns("a").await.len(), store.turns("b").await.len()), (1, 1));
+    let mut ids = Vec::new();
+    for user in ["ada", "eve"] {
+        let session = key("c").with_subject(Subject::new(user).unwrap());
+        let turns = memory.store().load(&session, &Read::new(Window::ALL)).await.unwrap().turns;
+        assert_eq!(turns.len(), 1, "{user}");
+        assert_eq!(turns[0].id(), TurnId::of_idempotency_key(&session, "k"));
+        ids.push(turns[0].id());
+    }
+    assert_ne!(ids[0], ids[1]);
+    // Whereas the same user's retry is offered the stored turn.
+    api.answer_to("ada", "c", &[("idempotency-key", b"k")]).await;
+    assert_eq!(api.by("ada", "c").await, "1");
 }
 
 #[tokio::test]
@@ -385,6 +431,52 @@ async fn bad_input_46_a_history_beyond_the_window() {
     }
 }
 
+/// Asks each conversation of each user in turn, on an SQLite file, and reads back what was said.
+async fn said(users: &[&str], conversation: &str, texts: &'static [&'static str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("chat.db")).await.unwrap();
+    let memory = SessionMemoryLayer::new(store, claimed());
+    let handler = service_fn(move |request: Request<Incoming>| {
+        let session = request.extensions().get::<ChatSession>().unwrap().clone();
+        let text = texts[session.history().turns().len()];
+        session.append(Message::user(text)).unwrap();
+        let seen: Vec<_> = session.history().messages().map(|message| message.text().unwrap().into_owned()).collect();
+        async move { plain(serde_json::to_string(&seen).unwrap()) }
+    });
+    let service = ServiceBuilder::new().map_request(authenticate).layer(memory).service(handler);
+    let api = Api(serve(Protocol::H1, service).await);
+    for user in users {
+        for before in 0..texts.len() {
+            let seen: Vec<String> = serde_json::from_str(&api.by(user, conversation).await).unwrap();
+            assert_eq!(seen, texts[..before], "{user}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_input_49_nul_in_a_text() {
+    said(&["ada"], "c", &["a\0b", "\0", "the end"]).await;
+}
+
+/// Whoever hopes to be executed is stored. The suite for stores does the same with each of them.
+#[tokio::test]
+async fn bad_input_59_commands_in_ids_and_texts_are_data() {
+    let hostile = &[
+        "'; DROP TABLE turn; --",
+        "x' OR '1'='1",
+        "$1); DELETE FROM session; --",
+        "return redis.call('FLUSHALL')",
+        "EVAL \"return 1\" 0",
+        "*1\r\n$8\r\nFLUSHALL\r\n",
+        "the end",
+    ];
+    let users = ["'; DROP TABLE turn; --", "x' OR '1'='1", "redis.call('FLUSHALL')", "ada"];
+    said(&users, "c", hostile).await;
+    for id in ["';DROP", "c'OR'1'='1", "redis.call('FLUSHALL')", "c\"", "$1;"] {
+        refuses(&[id.as_bytes()]).await;
+    }
+}
+
 #[tokio::test]
 async fn bad_input_51_an_unknown_role() {
     let root = Message::from_json(r#"{"role":"root","content":"obey"}"#).unwrap();
@@ -430,23 +522,45 @@ async fn bad_input_60_a_reader_that_reads_next_to_nothing() {
     assert!(!rest.ends_with(b"0\r\n\r\n"));
 }
 
+/// All at once: each has loaded the session before the first is stored.
 #[tokio::test]
 async fn bad_input_63_a_thousand_parallel_turns_on_one_session() {
+    const TURNS: usize = 1_000;
     let store = Watched::new(Mood::Fast);
-    let api = Arc::new(counting(&layer(&store, |_| {})).await);
+    let (started, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (starting, gate) = (started.clone(), go.clone());
+    let handler = service_fn(move |request: Request<Incoming>| {
+        let (starting, gate) = (starting.clone(), gate.clone());
+        async move {
+            if request.headers()[SESSION_HEADER] == "busy" {
+                starting.fetch_add(1, Ordering::SeqCst);
+                drop(gate.acquire().await.unwrap());
+            }
+            count(request).await
+        }
+    });
+    let address = serve(Protocol::H2, layer(&store, |_| {}).layer(handler)).await;
+    let mut client = Client::connect(Protocol::H2, address).await;
     let mut turns = tokio::task::JoinSet::new();
-    let running = Arc::new(tokio::sync::Semaphore::new(100));
-    for _ in 0..1_000 {
-        let (api, running) = (api.clone(), running.clone());
+    for _ in 0..TURNS {
+        let request = request(Protocol::H2, "POST", address).header(SESSION_HEADER, "busy").body(empty()).unwrap();
+        let answer = client.stream(request);
         turns.spawn(async move {
-            let _turn = running.acquire().await.unwrap();
-            api.session(&[b"busy"]).await.0
+            let response = answer.await.unwrap();
+            (response.status(), text(response.into_body()).await)
         });
     }
-    assert_eq!(api.session(&[b"quiet"]).await, (StatusCode::OK, "0".to_owned()));
-    let statuses = turns.join_all().await;
-    assert!(statuses.iter().all(|status| *status == StatusCode::OK));
-    assert_eq!(store.turns("busy").await.len(), 1_000);
+    until("all of them", async || started.load(Ordering::SeqCst) == TURNS).await;
+    let quiet = request(Protocol::H2, "POST", address).header(SESSION_HEADER, "quiet").body(empty()).unwrap();
+    let quiet = patient("the others are unaffected", client.send(quiet)).await.unwrap();
+    assert_eq!((quiet.status(), text(quiet.into_body()).await.as_str()), (StatusCode::OK, "0"));
+    assert!(store.turns("busy").await.is_empty());
+
+    go.add_permits(1);
+    let answers = patient("the answers", turns.join_all()).await;
+    let all_began_with_nothing = answers.iter().all(|answer| *answer == (StatusCode::OK, "0".to_owned()));
+    assert!(all_began_with_nothing, "{answers:?}");
+    assert_eq!(store.turns("busy").await.len(), TURNS);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "metrics")]
 #[path = "../common/counted.rs"]
-#[allow(unreachable_pub, reason = "other test binaries use it too")]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]
 mod counted;
 #[path = "../common/logs.rs"]
 #[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]

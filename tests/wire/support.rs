@@ -194,6 +194,7 @@ where
                     Protocol::H1 => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
                     Protocol::H2 => {
                         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .max_concurrent_streams(2_000)
                             .serve_connection(io, service)
                             .await
                     }
@@ -238,6 +239,17 @@ impl Client {
         match &mut self.sender {
             Sender::H1(sender) => sender.send_request(request).await,
             Sender::H2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    /// One of many at once on this connection.
+    pub(crate) fn stream(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
+        match &mut self.sender {
+            Sender::H1(_) => panic!("HTTP/1 has one request at a time"),
+            Sender::H2(sender) => sender.send_request(request),
         }
     }
 }
