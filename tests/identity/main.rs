@@ -23,5 +23,6 @@ mod redaction;
 mod retry;
 mod signals;
 mod sources;
+mod stored;
 mod support;
 mod tokens;
