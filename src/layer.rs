@@ -161,6 +161,9 @@ impl SessionMemoryLayer {
     /// # Errors
     /// [`DrainError`] with the number of turns that the deadline left unsettled; the log names them
     /// by hash. They go on while the runtime lives.
+    ///
+    /// # Cancellation
+    /// Dropping it ends the waiting only: the turns go on, and it may be called again.
     pub async fn drain(&self, deadline: Duration) -> Result<(), DrainError> {
         self.shared.backend.handover.drain(deadline).await
     }

@@ -43,9 +43,11 @@ pub struct Diagnostics {
     /// clients chose are in the traces.
     pub plain_conversation_id: bool,
     /// After this many loads the layer looks back: were nearly all of them of new sessions? Default:
-    /// 200. 0 never looks. Two small counters, whatever the number.
+    /// 200; it costs that a fault is told only after so many loads, and a few small counters. 0 never
+    /// looks.
     pub stretch: u32,
-    /// The least time between two such warnings. Default: 10 minutes.
+    /// The least time between two such warnings. Default: 10 minutes; it costs that a second fault in
+    /// between is not told.
     pub interval: Duration,
 }
 

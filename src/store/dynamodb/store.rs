@@ -93,6 +93,9 @@ impl DynamoDbOptions {
     }
 
     /// With region and credentials of the environment, as every AWS client finds them.
+    ///
+    /// # Cancellation
+    /// It only reads the environment, and on AWS the instance's metadata: nothing is left behind.
     pub async fn connect(self) -> DynamoDbStore {
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -152,6 +155,9 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights.
+    ///
+    /// # Cancellation
+    /// The table may be there, or be about to, without its time to live; calling it again does the rest.
     pub async fn create_table(&self) -> Result<(), StoreError> {
         table::create(&self.0).await
     }
@@ -161,6 +167,9 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// As the operations of [`Store`].
+    ///
+    /// # Cancellation
+    /// What was removed belonged to no living session and stays removed; the same page again does the rest.
     pub async fn purge(&self, after: Option<&Cursor>) -> Result<Purged, StoreError> {
         delete::purge(&self.0, after).await
     }

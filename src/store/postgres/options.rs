@@ -185,6 +185,10 @@ impl PostgresOptions {
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights,
     /// [`NewerVersion`](crate::store::ErrorKind::NewerVersion) when the schema is ahead of this build,
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when the server is.
+    ///
+    /// # Cancellation
+    /// Each version is one transaction, applied whole or not at all; the server may still apply the one
+    /// that was sent. Migrating again does the rest.
     pub async fn migrate(&self) -> Result<Vec<i32>, StoreError> {
         migrate::run(self).await
     }
@@ -213,6 +217,9 @@ impl PostgresOptions {
     ///
     /// # Errors
     /// As [`PostgresOptions::migrate`]; a source that says what to do.
+    ///
+    /// # Cancellation
+    /// It only reads: there is no store, and its one connection closes.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         PostgresStore::open(self).await
     }

@@ -38,6 +38,9 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As [`PostgresOptions::connect`].
+    ///
+    /// # Cancellation
+    /// As [`PostgresOptions::connect`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         PostgresOptions::new(url)?.connect().await
     }
@@ -64,6 +67,9 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As the operations of [`Store`].
+    ///
+    /// # Cancellation
+    /// It is one statement: once sent, the server ends it by itself, and all of it or nothing is removed.
     pub async fn purge(&self, limit: u32) -> Result<Purged, StoreError> {
         let Inner { connections, schema, terms, .. } = &*self.0;
         let mut checkout = connections.get(Operation::Delete).await?;
@@ -72,6 +78,10 @@ impl PostgresStore {
 
     /// Purges every so often, in batches, for ever: give it to a task. A failure is logged and tried
     /// again next time.
+    ///
+    /// # Cancellation
+    /// Aborting the task is how it is stopped; the batch under way ends as a dropped
+    /// [`purge`](Self::purge).
     pub async fn purge_every(self, period: Duration) {
         purge::run(self, period).await;
     }
@@ -81,6 +91,11 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As the operations of [`Store`]; what was erased by then stays erased.
+    ///
+    /// # Cancellation
+    /// Sessions are erased in batches, each whole: what was erased stays erased, a batch that was sent
+    /// is ended by the server, and erasing again does the rest. Its receipt is for the rest alone; the
+    /// audit trail, if one is kept, has all.
     pub async fn erase(&self, tenant: Option<&Tenant>, subject: &Subject) -> Result<Erased, StoreError> {
         let Inner { connections, schema, terms, .. } = &*self.0;
         let mut checkout = connections.get(Operation::Delete).await?;

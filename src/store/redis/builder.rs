@@ -41,6 +41,9 @@ impl RedisStore {
     ///
     /// # Errors
     /// As [`RedisBuilder::connect`].
+    ///
+    /// # Cancellation
+    /// As [`RedisBuilder::connect`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).connect().await
     }
@@ -82,6 +85,9 @@ impl RedisStore {
     /// # Errors
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when the server cannot be reached,
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) when it is too old or a replica.
+    ///
+    /// # Cancellation
+    /// It only asks: the pool has its connection back, and an answer that still comes is thrown away.
     pub async fn from_pool(pool: Pool<RedisConnectionManager>) -> Result<Self, StoreError> {
         let RedisBuilder { prefix, reply, ack, .. } = Self::builder("");
         let opened = async {
@@ -182,6 +188,9 @@ impl RedisBuilder {
     /// servers that are too old, cannot do what was asked for, or are below the floor;
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody, or nobody whose
     /// certificate is trusted.
+    ///
+    /// # Cancellation
+    /// It only asks: there is no store, and the connections that it has made or is making close.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         self.connect_now().await.map_err(|failure| failure.into_error(Operation::Open))
     }

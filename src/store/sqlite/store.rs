@@ -80,6 +80,9 @@ impl SqliteStore {
     ///
     /// # Errors
     /// As [`SqliteStore::with_options`].
+    ///
+    /// # Cancellation
+    /// As [`SqliteStore::with_options`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::with_options(SqliteOptions::new(path)).await
     }
@@ -95,6 +98,9 @@ impl SqliteStore {
     /// * [`ErrorKind::Unavailable`]: another process had it locked for longer than the busy timeout.
     ///
     /// A file that is refused is left as it is.
+    ///
+    /// # Cancellation
+    /// Opening goes on on a thread of its own: a new file is there all the same, and it closes again.
     pub async fn with_options(options: SqliteOptions) -> Result<Self, StoreError> {
         Self::start(options).await.map_err(|failure| failure.at(Operation::Open))
     }
