@@ -5,6 +5,10 @@
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod issuer;
 
+#[path = "../common/around.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]
+mod around;
+
 #[path = "../common/counted.rs"]
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod counted;

@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tower::{Layer, service_fn};
 use tower_session_memory::identity::Header;
-use tower_session_memory::store::{Append, Appended, Deleted, Loaded, Page, PoolState, Read, SessionPage, StoreInfo};
+use tower_session_memory::store::{Append, Appended, Loaded, PoolState, Read};
 use tower_session_memory::{
-    ChatSession, Concurrency, InMemory, Message, OnLoadFailure, Policy, Scope, SessionKey, SessionMemoryLayer, Store,
+    ChatSession, Concurrency, InMemory, Message, OnLoadFailure, Policy, SessionKey, SessionMemoryLayer, Store,
     StoreError, Turn, TurnId, TurnStatus,
 };
 
+use crate::around::{Around, Wrapped};
 use crate::counted::{Counted, Metrics};
 use crate::misconfigured::Odd;
 use crate::support::{CONVERSATION, Server, memory, until};
@@ -25,33 +26,13 @@ use crate::tokens::{scoped, verifier};
 #[derive(Debug)]
 struct Pooled(InMemory);
 
-impl Store for Pooled {
-    fn info(&self) -> StoreInfo {
-        self.0.info()
+impl Around for Pooled {
+    fn inside(&self) -> &InMemory {
+        &self.0
     }
 
     fn pool(&self) -> Option<PoolState> {
         Some(PoolState::new(5, 3))
-    }
-
-    async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
-        self.0.load(key, read).await
-    }
-
-    async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
-        self.0.append(key, append).await
-    }
-
-    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
-        self.0.list(scope, page).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.ping().await
     }
 }
 
@@ -87,7 +68,7 @@ async fn metrics_count_what_happened_under_the_documented_names() {
     let secured = Server::start(memory(scoped(verifier()))).await;
     secured.with_token("a.b.c").await.is_invalid_token();
 
-    let pooled = SessionMemoryLayer::new(Pooled(InMemory::new()), Header::conversation(CONVERSATION));
+    let pooled = SessionMemoryLayer::new(Wrapped(Pooled(InMemory::new())), Header::conversation(CONVERSATION));
     let pooled = Server::start(pooled).await;
     pooled.get("/?silent", &[(CONVERSATION, "c")]).await.turns();
 
@@ -115,9 +96,9 @@ struct Unhurried(InMemory);
 
 const TIME: Duration = Duration::from_millis(20);
 
-impl Store for Unhurried {
-    fn info(&self) -> StoreInfo {
-        self.0.info()
+impl Around for Unhurried {
+    fn inside(&self) -> &InMemory {
+        &self.0
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
@@ -129,25 +110,13 @@ impl Store for Unhurried {
         tokio::time::sleep(TIME).await;
         self.0.append(key, append).await
     }
-
-    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
-        self.0.list(scope, page).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.ping().await
-    }
 }
 
 fn unhurried(concurrency: Concurrency) -> SessionMemoryLayer {
     let mut policy = Policy::default();
     policy.concurrency = concurrency;
     policy.deadlines.grace = Duration::from_secs(60);
-    let memory = SessionMemoryLayer::new(Unhurried(InMemory::new()), Header::conversation(CONVERSATION));
+    let memory = SessionMemoryLayer::new(Wrapped(Unhurried(InMemory::new())), Header::conversation(CONVERSATION));
     memory.with_policy(policy).expect("it can be kept")
 }
 

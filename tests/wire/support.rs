@@ -17,13 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Service;
 use tower_session_memory::identity::Header;
-use tower_session_memory::store::{
-    Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, Read, SessionPage, StoreInfo,
-};
+use tower_session_memory::store::{Append, Appended, ErrorKind, Loaded, Operation, Read};
 use tower_session_memory::{
-    ConversationId, InMemory, Policy, ResponseBody, Scope, SessionKey, SessionMemoryLayer, Store, StoreError, Turn,
-    Window,
+    ConversationId, InMemory, Policy, ResponseBody, SessionKey, SessionMemoryLayer, Store, StoreError, Turn, Window,
 };
+
+use crate::around::{Around, Wrapped};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -116,9 +115,9 @@ impl Watched {
     }
 }
 
-impl Store for Watched {
-    fn info(&self) -> StoreInfo {
-        self.0.store.info()
+impl Around for Watched {
+    fn inside(&self) -> &InMemory {
+        &self.0.store
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
@@ -140,18 +139,6 @@ impl Store for Watched {
         self.0.acknowledged.fetch_add(1, Ordering::SeqCst);
         Ok(appended)
     }
-
-    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
-        self.0.store.delete(key).await
-    }
-
-    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
-        self.0.store.list(scope, page).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.store.ping().await
-    }
 }
 
 pub(crate) fn key(session: &str) -> SessionKey {
@@ -161,7 +148,7 @@ pub(crate) fn key(session: &str) -> SessionKey {
 pub(crate) fn layer(store: &Watched, change: impl FnOnce(&mut Policy)) -> SessionMemoryLayer {
     let mut policy = Policy::default();
     change(&mut policy);
-    SessionMemoryLayer::new(store.clone(), Header::conversation(SESSION_HEADER))
+    SessionMemoryLayer::new(Wrapped(store.clone()), Header::conversation(SESSION_HEADER))
         .with_policy(policy)
         .expect("tests use policies that can be kept")
 }
