@@ -25,10 +25,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8082".to_owned());
     let memory = SessionMemoryLayer::new(InMemory::new(), Header::conversation("x-conversation-id"));
-    let app = Router::new().route("/", post(chat)).layer(memory);
+    let app = Router::new().route("/", post(chat)).layer(memory.clone());
     let listener = TcpListener::bind(&address).await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    axum::serve(listener, app).await?;
+    // Streams that are under way come to their end, then what their clients left behind is settled.
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    memory.drain(Duration::from_secs(10)).await?;
     Ok(())
 }
 

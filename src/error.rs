@@ -35,7 +35,7 @@ pub enum SessionError {
     /// The history was not loaded in time: 503.
     #[error("the history was not loaded within {0:?}")]
     LoadDeadline(Duration),
-    /// The turn cannot be stored: 503, 409 or 500 before the head, a broken body after it.
+    /// The turn cannot be stored: 503, 507, 409 or 500 before the head, a broken body after it.
     #[error("the turn cannot be stored")]
     Commit(#[source] Arc<StoreError>),
     /// The turn was not stored in time, it may or may not be: 503, or a broken body.

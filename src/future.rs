@@ -245,7 +245,7 @@ impl Begun {
 impl Begun {
     fn news(&self, loaded: Option<&Loaded>) -> News {
         let report = || Report {
-            info: self.backend.info,
+            info: self.backend.info.clone(),
             session: self.key.hashed(),
             loaded: loaded.map(|loaded| (loaded.turns.len(), loaded.head)),
             load: self.began.elapsed(),

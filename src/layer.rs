@@ -67,7 +67,7 @@ impl SessionMemoryLayer {
     pub fn new(store: impl Store, identify: impl Identify) -> Self {
         let store = SharedStore::new(store);
         let info = store.info();
-        let observer = Observer::new(Diagnostics::default(), info, identify.describe());
+        let observer = Observer::new(Diagnostics::default(), info.clone(), identify.describe());
         observer.say_hello(identify.is_verified(), identify.flaw().as_deref());
         let backend =
             Backend { store, info, policy: Policy::default(), handover: Arc::default(), observer: Arc::new(observer) };
@@ -120,7 +120,7 @@ impl SessionMemoryLayer {
     #[must_use]
     pub fn with_diagnostics(self, diagnostics: Diagnostics) -> Self {
         let backend = &self.shared.backend;
-        let observer = Arc::new(Observer::new(diagnostics, backend.info, self.shared.identify.describe()));
+        let observer = Arc::new(Observer::new(diagnostics, backend.info.clone(), self.shared.identify.describe()));
         let backend = Arc::new(Backend { observer, ..Backend::clone(backend) });
         self.with(|settings| Settings { backend, ..settings })
     }
@@ -161,6 +161,9 @@ impl SessionMemoryLayer {
     /// # Errors
     /// [`DrainError`] with the number of turns that the deadline left unsettled; the log names them
     /// by hash. They go on while the runtime lives.
+    ///
+    /// # Cancellation
+    /// Dropping it ends the waiting only: the turns go on, and it may be called again.
     pub async fn drain(&self, deadline: Duration) -> Result<(), DrainError> {
         self.shared.backend.handover.drain(deadline).await
     }

@@ -276,7 +276,8 @@ pub struct Deadlines {
     /// longer is broken off and its turn kept as interrupted, even if the client reads nothing.
     pub body: Duration,
     /// How long the end of a body is waited for once all promised bytes were seen, and how long an
-    /// interrupted turn waits for writers that are still at work. Default: 1 s.
+    /// interrupted turn waits for writers that are still at work. Default: 1 s; it costs what a writer
+    /// appends later, and a client of a writer that never stops that long at the end.
     pub grace: Duration,
 }
 
@@ -295,11 +296,13 @@ impl Default for Deadlines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of one message. Default: 256 KiB.
+    /// Bytes of one message. Default: 256 KiB; it costs messages that carry more, such as pictures: the
+    /// handler is told, and the turn cannot be stored.
     pub message_bytes: usize,
-    /// Messages in one turn. Default: 256.
+    /// Messages in one turn. Default: 256; it costs agents that call more tools in one request.
     pub turn_messages: usize,
-    /// Bytes of all messages of one turn. Default: 1 MiB. A store may allow less.
+    /// Bytes of all messages of one turn. Default: 1 MiB; it costs up to so much memory for each
+    /// request under way, and turns that are larger. A store may allow less.
     pub turn_bytes: usize,
     /// Commits and bodies that go on in the background after their clients left. Default: 1,024;
     /// at the limit *new* requests get 503, accepted turns are never dropped.

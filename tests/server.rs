@@ -1,6 +1,6 @@
 //! The example server as its users meet it: a process of its own, real sockets, one SQLite file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -101,13 +101,39 @@ async fn a_kill_in_the_middle_of_load_loses_no_turn_whose_response_was_whole() {
 async fn fifty_concurrent_turns_are_all_kept_whole_and_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(&sqlite(&directory), &[]).await;
-    let turns = futures_util::stream::iter(0..50)
-        .map(|turn| server.chat(Box::leak(format!("message {turn}").into_boxed_str())))
-        .buffer_unordered(50);
-    let replies: Vec<_> = patient("the turns", turns.collect()).await;
-    assert!(replies.iter().all(Option::is_some));
-    let stored = questions(&server.history("").await);
-    assert_eq!((stored.len(), stored.iter().collect::<HashSet<_>>().len()), (50, 50));
+    let mut told = HashMap::new();
+    // The second fifty begin when the first are acknowledged.
+    for wave in 0..2 {
+        let turns = futures_util::stream::iter(wave * 50..(wave + 1) * 50)
+            .map(async |turn| {
+                let question = format!("message {turn}");
+                let reply = server.chat(&question).await.expect("a whole reply");
+                (question, reply["reply"].as_str().expect("text").to_owned())
+            })
+            .buffer_unordered(50);
+        told.extend(patient("the turns", turns.collect::<Vec<_>>()).await);
+    }
+    let history = server.history("").await;
+    let stored = questions(&history);
+    assert_eq!((stored.len(), told.len()), (100, 100));
+    for (place, turn) in history.iter().enumerate() {
+        // Whole: the question with the very reply that its client was given.
+        let reply = turn["messages"][1]["content"].as_str().expect("text");
+        assert_eq!(reply, told[&stored[place]], "{}", stored[place]);
+        // In order: the model says how many turns it saw, and which was the last; these are before it, in
+        // the same order now as then.
+        let (rest, number) = reply.trim_end_matches('.').rsplit_once(' ').expect("words");
+        let seen = number.parse::<usize>().expect("the number of the turn") - 1;
+        assert!(seen <= place, "turn {place} saw {seen}");
+        match seen {
+            0 => assert!(!rest.contains("before that"), "{reply}"),
+            _ => assert!(rest.contains(&format!("before that \"{}\"", stored[seen - 1])), "{reply}"),
+        }
+    }
+    let (first, second) = stored.split_at(50);
+    let of_wave = |question: &String| question["message ".len()..].parse::<usize>().expect("a number") / 50;
+    assert!(first.iter().all(|question| of_wave(question) == 0), "{first:?}");
+    assert!(second.iter().all(|question| of_wave(question) == 1), "{second:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::instance;
 use crate::key::SessionHash;
-use crate::store::StoreInfo;
+use crate::store::{Location, StoreInfo};
 use crate::turn::Head;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -35,8 +35,9 @@ impl Report {
             Some((turns, head)) => (turns.to_string(), format!("{}.{}", head.epoch, head.sequence)),
             None => ("unknown".to_owned(), "unknown".to_owned()),
         };
+        let location = info.location.as_ref().map_or_else(|| "none".to_owned(), Location::fingerprint);
         let memory = format!(
-            "store={}; shared={}; instance={}; turns={turns}; head={head}; session={session}",
+            "store={}; shared={}; location={location}; instance={}; turns={turns}; head={head}; session={session}",
             info.name,
             info.sharing.as_str(),
             instance(),

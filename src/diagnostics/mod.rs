@@ -35,7 +35,7 @@ pub(crate) use self::observer::Observer;
 pub struct Diagnostics {
     /// Adds two response headers: the standard `Server-Timing` with the milliseconds of
     /// `session-load` and, where it comes before the head, `session-commit`; and `x-session-memory`
-    /// with store, sharing, instance, turns loaded, head and hashed session. Default: off; it costs
+    /// with store, sharing, location, instance, turns loaded, head and hashed session. Default: off; it costs
     /// a look into the kitchen for every client.
     pub headers: bool,
     /// Puts the conversation's id itself into the field `gen_ai.conversation.id` of spans, so that
@@ -43,9 +43,11 @@ pub struct Diagnostics {
     /// clients chose are in the traces.
     pub plain_conversation_id: bool,
     /// After this many loads the layer looks back: were nearly all of them of new sessions? Default:
-    /// 200. 0 never looks. Two small counters, whatever the number.
+    /// 200; it costs that a fault is told only after so many loads, and a few small counters. 0 never
+    /// looks.
     pub stretch: u32,
-    /// The least time between two such warnings. Default: 10 minutes.
+    /// The least time between two such warnings. Default: 10 minutes; it costs that a second fault in
+    /// between is not told.
     pub interval: Duration,
 }
 

@@ -8,7 +8,7 @@ use super::stability::{Odd, Stability};
 use super::{Diagnostics, instance, metrics};
 use crate::error::SessionError;
 use crate::key::SessionKey;
-use crate::store::{Durability, Loaded, Sharing, Store, StoreInfo};
+use crate::store::{Durability, Loaded, Location, Sharing, Store, StoreInfo};
 use crate::turn::{Turn, TurnStatus};
 
 /// Counts and says what happens; knows the store's and the identity's name, and no session.
@@ -47,6 +47,8 @@ impl Observer {
             store = store.name,
             shared = store.sharing.as_str(),
             durable = store.durability.as_str(),
+            location = store.location.as_ref().map(Location::fingerprint),
+            at = store.location.as_ref().map(Location::words),
             %identity,
             instance = instance(),
             version = env!("CARGO_PKG_VERSION"),

@@ -20,6 +20,7 @@ pub mod conformance;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 mod error;
+mod info;
 mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -37,6 +38,7 @@ pub use self::cached::Cached;
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use self::error::{ErrorKind, Operation, StoreError};
+pub use self::info::{Durability, Location, PoolState, Sharing, StoreInfo};
 pub use self::memory::{InMemory, InMemoryLimits};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresOptions, PostgresStore};
@@ -47,10 +49,7 @@ pub use self::resilient::{Resilient, ResilientOptions};
 pub use self::shared::SharedStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteOptions, SqliteStore};
-pub use self::types::{
-    Append, Appended, Cursor, Deleted, Durability, Lineage, Loaded, Page, PoolState, Read, SessionEntry, SessionPage,
-    Sharing, StoreInfo,
-};
+pub use self::types::{Append, Appended, Cursor, Deleted, Lineage, Loaded, Page, Read, SessionEntry, SessionPage};
 
 use crate::key::{Scope, SessionKey};
 use crate::policy::Concurrency;

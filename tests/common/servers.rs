@@ -45,6 +45,18 @@ pub fn optional_program(name: &str, variable: &str) -> Option<PathBuf> {
     })
 }
 
+/// Where Valkey is. Without it, which is no failure outside of CI since Debian has none, what becomes of
+/// the test is said loudly.
+pub fn valkey(otherwise: &str) -> Option<PathBuf> {
+    let found = optional_program("valkey-server", "VALKEY_SERVER");
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "valkey-server is not installed, and CI must have it");
+        let note = format!("\nIGNORED: no valkey-server (VALKEY_SERVER): {otherwise}\n");
+        std::io::stderr().write_all(note.as_bytes()).expect("stderr is open");
+    }
+    found
+}
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has a free port").port()
 }

@@ -50,6 +50,7 @@ async fn run_all_reports_every_case_once() {
 fn every_sentence_stands_in_the_docs_and_has_a_case() {
     let docs = [
         include_str!("../../src/store/mod.rs"),
+        include_str!("../../src/store/info.rs"),
         include_str!("../../src/store/types.rs"),
         include_str!("../../src/policy.rs"),
         include_str!("../../src/key.rs"),

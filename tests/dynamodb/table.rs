@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::sync::Barrier;
 use tower_session_memory::store::dynamodb::LargeTurns;
-use tower_session_memory::store::{Append, DynamoDbStore, ErrorKind, Read, Store, StoreError};
+use tower_session_memory::store::{Append, DynamoDbOptions, DynamoDbStore, ErrorKind, Read, Store, StoreError};
 use tower_session_memory::{
     ConversationId, Head, Message, Retention, SessionKey, Subject, Turn, TurnId, TurnStatus, Window,
 };
@@ -180,6 +180,17 @@ async fn the_purge_removes_what_is_over_and_nothing_else() {
     assert_eq!((purged.sessions, purged.next), (1, None));
     assert_eq!(items(&store).await.len(), 3);
     assert_eq!(turns(&store, &living).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_location_is_the_endpoint_the_region_and_the_table() {
+    let told = |options: DynamoDbOptions| options.with_config(&config()).info().location.unwrap();
+    let table = || DynamoDbOptions::new("chat");
+    let first = told(table().endpoint("http://canary:canary@127.0.0.1:1/path"));
+    assert_eq!(first.words(), "http://127.0.0.1:1 region=us-east-1 table=chat");
+    assert_eq!(told(table().endpoint("http://127.0.0.1:1")), first);
+    let others = [told(DynamoDbOptions::new("other").endpoint("http://127.0.0.1:1")), told(table())];
+    assert!(others.iter().all(|other| other.fingerprint() != first.fingerprint()), "{first:?} {others:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

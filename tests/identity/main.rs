@@ -8,8 +8,17 @@ mod issuer;
 #[allow(unreachable_pub, reason = "other test binaries use it too")]
 mod logs;
 
+#[path = "../common/around.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]
+mod around;
+
+#[path = "../common/counted.rs"]
+#[allow(unreachable_pub, reason = "other test binaries use it too")]
+mod counted;
+
 mod cookie;
 mod jwt;
+mod metrics;
 mod mint;
 mod misconfigured;
 mod pyjwt;
@@ -17,5 +26,6 @@ mod redaction;
 mod retry;
 mod signals;
 mod sources;
+mod stored;
 mod support;
 mod tokens;

@@ -13,14 +13,14 @@ use tower_session_memory::store::{
 };
 use tower_session_memory::{
     ChatSession, Diagnostics, InMemory, OnLoadFailure, Policy, RecordError, Scope, SessionKey, SessionMemoryLayer,
-    Store, StoreError, Turn,
+    SqliteStore, Store, StoreError, Turn,
 };
 
 use crate::support::{CONVERSATION, Logs, Server, memory, minting, secrets};
 
 /// A store on the network whose loads fail in one way; `None` loads nothing, well.
 #[derive(Debug)]
-struct Odd(Option<ErrorKind>);
+pub(crate) struct Odd(pub(crate) Option<ErrorKind>);
 
 impl Store for Odd {
     fn info(&self) -> StoreInfo {
@@ -141,13 +141,42 @@ async fn questions_2_and_3_the_store_is_not_shared_and_requests_reach_two_instan
     let told = first.header("x-session-memory").expect("the header was asked for");
     let instance = told.split("instance=").nth(1).and_then(|rest| rest.split(';').next()).expect("an instance");
     assert!(line.contains(&format!("instance=\"{instance}\"")), "the log and the header name the same process: {line}");
-    assert!(told.contains("store=memory; shared=process;") && told.contains("turns=1;"), "{told}");
+    assert!(told.contains("store=memory; shared=process; location=none;") && told.contains("turns=1;"), "{told}");
     assert!(second.header("x-session-memory").expect("asked for").contains("turns=0; head=0.0;"));
     // The same session on both: the identity is stable, so it is the store.
     let hash = |text: &str| text.split("session=").nth(1).expect("a hash").to_owned();
     assert_eq!(hash(told), hash(second.header("x-session-memory").expect("asked for")));
     let timing = first.header("server-timing").expect("the header was asked for");
     assert!(timing.starts_with("session-load;dur=") && timing.contains("session-commit;dur="), "{timing}");
+}
+
+#[tokio::test]
+async fn question_3_two_instances_have_two_stores() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut diagnostics = Diagnostics::default();
+    diagnostics.headers = true;
+    // What an instance on this file says in its first line, and in the header of a response.
+    let told = async |file: &str| {
+        let logs = Logs::capture();
+        let store = SqliteStore::open(directory.path().join(file)).await.expect("it can be made");
+        let memory = SessionMemoryLayer::new(store, Header::conversation(CONVERSATION)).with_diagnostics(diagnostics);
+        let line = logs.line(&["INFO", "session memory is ready", "shared=\"host\"", &format!("{file}\" identity=")]);
+        let answer = Server::start(memory).await.get("/", &[(CONVERSATION, "c")]).await;
+        let header = answer.header("x-session-memory").expect("the header was asked for").to_owned();
+        assert!(!header.contains(file), "whoever sees the header is not told the path: {header}");
+        let location = |text: &str, end: &str| {
+            let rest = text.split("location=").nth(1).expect("a location");
+            rest.trim_start_matches('"').split(end).next().expect("its end").to_owned()
+        };
+        let (line, header) = (location(&line, "\""), location(&header, ";"));
+        assert_eq!(line, header, "the log and the header name the same location");
+        assert_eq!(line.len(), 8);
+        (line, answer.turns())
+    };
+    let (one, two, again) = (told("one.db").await, told("two.db").await, told("one.db").await);
+    assert_ne!(one.0, two.0, "two files are told apart");
+    assert_eq!((one.1, two.1), (0, 0), "which is why the second finds nothing");
+    assert_eq!((one.0, 1), again, "two instances on one file agree");
 }
 
 #[tokio::test]

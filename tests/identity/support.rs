@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tower::{ServiceBuilder, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_session_memory::identity::Secrets;
 use tower_session_memory::{ChatSession, Identify, InMemory, Message, OnMissing, Policy, SessionMemoryLayer};
 
@@ -53,9 +53,19 @@ pub(crate) fn secrets(byte: u8) -> Secrets {
 
 impl Server {
     pub(crate) async fn start(memory: SessionMemoryLayer) -> Self {
+        Self::serving(memory.layer(service_fn(chat))).await
+    }
+
+    pub(crate) async fn serving<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
-        let service = ServiceBuilder::new().layer(memory).service(service_fn(chat));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {

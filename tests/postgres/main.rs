@@ -10,6 +10,7 @@ mod common {
     pub mod crowd;
     pub mod example;
     pub mod history;
+    pub mod logs;
     pub mod polls;
     pub mod proxy;
 }
@@ -21,6 +22,7 @@ mod full;
 mod isolation;
 mod kit;
 mod pooler;
+mod redaction;
 mod schema;
 mod server;
 mod statements;

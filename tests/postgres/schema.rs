@@ -179,6 +179,16 @@ async fn durability_is_what_the_server_is_set_to() {
 }
 
 #[tokio::test]
+async fn a_location_is_the_server_the_database_and_the_schema() {
+    let first = open(SHARED.options("located")).await.info().location.unwrap();
+    let words = format!("127.0.0.1 port={} database=postgres schema=located", SHARED.port());
+    assert_eq!(first.words(), words, "no user, no password");
+    assert_eq!(store_in(&SHARED, "located").await.info().location.unwrap(), first);
+    let other = store_in(&SHARED, "located_elsewhere").await.info().location.unwrap();
+    assert_ne!(other.fingerprint(), first.fingerprint());
+}
+
+#[tokio::test]
 async fn a_database_of_another_encoding_is_refused() {
     let sql = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
     client(&SHARED).await.batch_execute(sql).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tower_session_memory::store::{Append, Durability, ErrorKind, Read, RedisAck, RedisStore, Resilient, Store};
 use tower_session_memory::{Head, Window};
 
-use crate::common::servers::{PATIENCE, RedisServer, eventually, optional_program};
+use crate::common::servers::{self, PATIENCE, RedisServer, eventually};
 use crate::faults::{key, kind, replica_of, turn, turns};
 
 #[tokio::test]
@@ -30,12 +30,7 @@ async fn no_connection_reads_from_a_demoted_master() {
 
 /// Valkey, or nothing: Debian's Redis has no `WAITAOF`.
 fn valkey(settings: &[&str]) -> Option<RedisServer> {
-    let Some(program) = optional_program("valkey-server", "VALKEY_SERVER") else {
-        use std::io::Write;
-        std::io::stderr().write_all(b"IGNORED: no valkey-server (VALKEY_SERVER): nobody has WAITAOF\n").unwrap();
-        return None;
-    };
-    Some(RedisServer::of(program, settings))
+    servers::valkey("nobody has WAITAOF").map(|program| RedisServer::of(program, settings))
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Connecting: what is refused, and with which words.
 
-use tower_session_memory::store::{Durability, ErrorKind, RedisAck, RedisStore, RedisTls, Store};
+use tower_session_memory::store::{Durability, ErrorKind, RedisAck, RedisBuilder, RedisStore, RedisTls, Store};
 
 use crate::common::certificates::Certificates;
 use crate::common::servers::{RedisServer, free_port};
@@ -23,6 +23,26 @@ async fn a_server_says_what_an_acknowledgement_is_worth() {
         }
         RedisStore::builder(&server.url()).require(expected).connect().await.unwrap();
     }
+}
+
+/// Two instances that are not configured alike are told apart by this, whatever their logins are.
+#[tokio::test]
+async fn a_location_is_the_server_the_database_and_the_prefix() {
+    let server = RedisServer::with(&["--requirepass", "canary"]);
+    let url = format!("redis://:canary@127.0.0.1:{}", server.port);
+    let told = async |builder: RedisBuilder| builder.connect().await.unwrap().info().location.unwrap();
+    let first = told(RedisStore::builder(&url)).await;
+    assert_eq!(first.words(), format!("127.0.0.1:{} db=0 prefix=tsm", server.port));
+    let with_user = RedisStore::builder(&url.replace("//:", "//default:"));
+    assert_eq!(told(with_user).await, first);
+    let others =
+        [told(RedisStore::builder(&url).prefix("other")).await, told(RedisStore::builder(&format!("{url}/1"))).await];
+    assert!(others.iter().all(|other| other.fingerprint() != first.fingerprint()), "{first:?} {others:?}");
+    assert_ne!(others[0].fingerprint(), others[1].fingerprint());
+
+    let pool = bb8::Pool::builder().build(bb8_redis::RedisConnectionManager::new(url).unwrap()).await.unwrap();
+    let borrowed = RedisStore::from_pool(pool).await.unwrap().info().location.unwrap();
+    assert_eq!(borrowed, first, "the server knows where it is asked");
 }
 
 #[tokio::test]

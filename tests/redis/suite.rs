@@ -8,7 +8,7 @@ use tower_session_memory::store::conformance::Instances;
 use tower_session_memory::store::{Cached, Durability, RedisAck, RedisStore};
 
 use crate::common::certificates::Certificates;
-use crate::common::servers::{RedisServer, Shared, free_port, optional_program};
+use crate::common::servers::{RedisServer, Shared, free_port};
 use crate::common::topologies::{RedisCluster, Trio};
 
 /// Two stores on the same servers, which live as long as the stores do.
@@ -148,15 +148,12 @@ mod sentinel {
 }
 
 /// Valkey, or any other server that speaks the protocol: named in `VALKEY_SERVER`, or found by its
-/// name. The only one that may be missing: Debian has none.
+/// name.
 mod valkey {
     use super::*;
 
     async fn instances() -> Instances {
-        let Some(valkey) = optional_program("valkey-server", "VALKEY_SERVER") else {
-            use std::io::Write;
-            let note = b"IGNORED: no valkey-server (VALKEY_SERVER); redis-server takes its place\n";
-            std::io::stderr().write_all(note).unwrap();
+        let Some(valkey) = crate::common::servers::valkey("redis-server takes its place") else {
             let server = SERVER.get(RedisServer::start);
             return twice(&server.url(), server).await;
         };

@@ -56,6 +56,29 @@ async fn it_says_what_it_is() {
 }
 
 #[tokio::test]
+async fn its_location_is_the_file_whatever_the_path() {
+    let (place, elsewhere) = (Place::new(), Place::new());
+    let told = async |path: &Path| {
+        let store = SqliteStore::open(path).await.unwrap();
+        store.close().await;
+        store.info().location.unwrap()
+    };
+    let first = told(&place.file()).await;
+    assert_eq!(told(&place.file()).await, first);
+    assert!(first.words().ends_with("/sessions.db") && first.words().starts_with('/'), "{first:?}");
+    assert_ne!(told(&elsewhere.file()).await.fingerprint(), first.fingerprint());
+    #[cfg(unix)]
+    {
+        let link = elsewhere.directory().join("link.db");
+        std::os::unix::fs::symlink(place.file(), &link).unwrap();
+        assert_eq!(told(&link).await.fingerprint(), first.fingerprint());
+    }
+    // A new file at the old path, as after a restart without a volume.
+    fs::remove_file(place.file()).unwrap();
+    assert_ne!(told(&place.file()).await.fingerprint(), first.fingerprint());
+}
+
+#[tokio::test]
 async fn memory_uris_and_directories_are_no_files() {
     let text = fails_to_open(":memory:", ErrorKind::Misconfigured).await;
     assert!(text.contains("InMemory"), "{text}");

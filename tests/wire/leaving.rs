@@ -20,19 +20,19 @@ use crate::support::{
     Client, Mood, Protocol, SESSION_HEADER, Watched, empty, key, layer, patient, plain, request, serve, until,
 };
 
-const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
-fn post(protocol: Protocol, address: std::net::SocketAddr) -> Request<http_body_util::Full<Bytes>> {
+pub(crate) fn post(protocol: Protocol, address: std::net::SocketAddr) -> Request<http_body_util::Full<Bytes>> {
     request(protocol, "POST", address).header(SESSION_HEADER, "s").body(empty()).unwrap()
 }
 
-fn session_of<B>(request: &Request<B>) -> ChatSession {
+pub(crate) fn session_of<B>(request: &Request<B>) -> ChatSession {
     request.extensions().get::<ChatSession>().expect("the layer is there").clone()
 }
 
 /// Answers with one buffer. Held by the response, the session is committed with the body; else before
 /// the head.
-async fn answer_holding(
+pub(crate) async fn answer_holding(
     held: bool,
     request: Request<Incoming>,
 ) -> Result<Response<http_body_util::Full<Bytes>>, Infallible> {
@@ -46,7 +46,7 @@ async fn answer_holding(
 }
 
 /// A layer around a handler that never answers; the request is cut once the handler is at work.
-async fn leave_before_head(protocol: Protocol, memory: &SessionMemoryLayer) {
+pub(crate) async fn leave_before_head(protocol: Protocol, memory: &SessionMemoryLayer) {
     let working = Arc::new(Notify::new());
     let at_work = working.clone();
     let handler = service_fn(move |request: Request<Incoming>| {
@@ -65,18 +65,6 @@ async fn leave_before_head(protocol: Protocol, memory: &SessionMemoryLayer) {
     let sent = tokio::spawn(async move { client.send(post(protocol, address)).await.map(|_| ()) });
     patient("the handler", at_work.notified()).await;
     sent.abort();
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_before_the_head_leaves_an_interrupted_turn() {
-    for protocol in BOTH {
-        let store = Watched::new(Mood::Fast);
-        leave_before_head(protocol, &layer(&store, |_| {})).await;
-        until("the turn", async || !store.turns("s").await.is_empty()).await;
-        let turns = store.turns("s").await;
-        assert_eq!(turns.len(), 1);
-        assert_eq!((turns[0].status(), turns[0].messages().len()), (TurnStatus::Interrupted, 1));
-    }
 }
 
 #[tokio::test]
@@ -105,10 +93,10 @@ async fn discard_forgets_what_a_client_left_behind() {
     }
 }
 
-type Streamed = StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+pub(crate) type Streamed = StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
 /// Streams a first token, waits until `go` is notified, then the rest of the reply.
-fn streaming(
+pub(crate) fn streaming(
     go: Arc<Notify>,
     producer_saw: mpsc::UnboundedSender<bool>,
 ) -> impl tower::Service<Request<Incoming>, Response = Response<Streamed>, Error = Infallible, Future: Send> + Clone + Send
@@ -140,27 +128,11 @@ fn streaming(
 }
 
 /// Reads the first token, then leaves.
-async fn leave_mid_body(protocol: Protocol, address: std::net::SocketAddr) {
+pub(crate) async fn leave_mid_body(protocol: Protocol, address: std::net::SocketAddr) {
     let mut client = Client::connect(protocol, address).await;
     let response = patient("the head", client.send(post(protocol, address))).await.unwrap();
     let frame = patient("a token", response.into_body().frame()).await.unwrap().unwrap();
     assert_eq!(frame.data_ref().unwrap(), "half ");
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_mid_body_keeps_the_partial_reply() {
-    for protocol in BOTH {
-        let store = Watched::new(Mood::Fast);
-        let (producer_saw, mut saw) = mpsc::unbounded_channel();
-        let service = layer(&store, |_| {}).layer(streaming(Arc::new(Notify::new()), producer_saw));
-        let address = serve(protocol, service).await;
-        leave_mid_body(protocol, address).await;
-        assert_eq!(patient("the producer", saw.recv()).await, Some(true));
-        until("the turn", async || !store.turns("s").await.is_empty()).await;
-        let turns = store.turns("s").await;
-        assert_eq!(turns[0].status(), TurnStatus::Interrupted);
-        assert_eq!(turns[0].messages(), [Message::user("question"), Message::assistant("half ")]);
-    }
 }
 
 #[tokio::test]
@@ -202,32 +174,6 @@ async fn finish_serves_a_client_that_stays_as_any_other() {
                     assert_eq!(store.turns("s").await[0].status(), TurnStatus::Complete);
                 }
             }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_during_the_commit_loses_nothing_and_stores_nothing_twice() {
-    for protocol in BOTH {
-        for held in [false, true] {
-            let store = Watched::new(Mood::Slow);
-            let memory = layer(&store, |_| {});
-            let handler = service_fn(move |request| answer_holding(held, request));
-            let address = serve(protocol, memory.layer(handler)).await;
-            let mut client = Client::connect(protocol, address).await;
-            let sent = tokio::spawn(async move {
-                let response = client.send(post(protocol, address)).await.unwrap();
-                drop(response.into_body().collect().await);
-            });
-            until("the commit", async || store.entered() == 1).await;
-            sent.abort();
-            until("the hand-over", async || memory.pending() == 1).await;
-            assert!(store.turns("s").await.is_empty());
-            store.release();
-            patient("the drain", memory.drain(Duration::from_secs(5))).await.unwrap();
-            let turns = store.turns("s").await;
-            assert_eq!((turns.len(), turns[0].status(), store.entered()), (1, TurnStatus::Complete, 1));
-            assert_eq!(memory.pending(), 0);
         }
     }
 }

@@ -248,7 +248,7 @@ async fn check(protocol: Protocol, ending: Ending, mood: Mood) {
     let seen = {
         let watching = watch_response(&mut client, request, &store, &received);
         let mut watching = std::pin::pin!(watching);
-        if mood == Mood::Slow && ending.commits() {
+        if mood.waits() && ending.commits() {
             // While the store does not answer, the client must not see the end, and must have
             // every token that is not the last frame.
             tokio::select! {
@@ -270,15 +270,15 @@ async fn check(protocol: Protocol, ending: Ending, mood: Mood) {
         _ => TOKENS.concat(),
     };
     let turns = store.turns("s").await;
-    match (ending.commits(), mood) {
-        (true, Mood::Fast | Mood::Slow) => {
+    match (ending.commits(), mood.fails()) {
+        (true, false) => {
             assert!(seen.whole && seen.text == body, "{seen:?}");
             assert_eq!(seen.stored_at_end, 1, "the end was seen before the store had the turn");
             assert_eq!(turns.len(), 1);
             assert_eq!(turns[0].status(), TurnStatus::Complete);
             assert_eq!(turns[0].messages(), [Message::user("question"), Message::assistant(TOKENS.concat())]);
         }
-        (true, Mood::Failing) => {
+        (true, true) => {
             assert!(turns.is_empty());
             if ending.commits_before_head() {
                 assert_eq!(seen.status, Some(StatusCode::SERVICE_UNAVAILABLE));
@@ -287,10 +287,10 @@ async fn check(protocol: Protocol, ending: Ending, mood: Mood) {
                 assert!(!told, "a lost turn looked like a stored one: {seen:?}");
             }
         }
-        (false, _) => {
+        (false, fails) => {
             if ending == Ending::BodyError {
                 assert!(!seen.whole, "{seen:?}");
-                if mood != Mood::Failing {
+                if !fails {
                     until("the interrupted turn", async || !store.turns("s").await.is_empty()).await;
                     let turn = &store.turns("s").await[0];
                     assert_eq!((turn.status(), turn.messages().len()), (TurnStatus::Interrupted, 1));
@@ -308,8 +308,9 @@ macro_rules! matrix {
     ($($name:ident: $ending:ident,)+) => {$(
         mod $name {
             use super::*;
-            matrix!(@cells $ending: h1_fast H1 Fast, h1_slow H1 Slow, h1_failing H1 Failing,
-                h2_fast H2 Fast, h2_slow H2 Slow, h2_failing H2 Failing,);
+            matrix!(@cells $ending:
+                h1_fast H1 Fast, h1_slow H1 Slow, h1_failing H1 Failing, h1_failing_late H1 FailingLate,
+                h2_fast H2 Fast, h2_slow H2 Slow, h2_failing H2 Failing, h2_failing_late H2 FailingLate,);
         }
     )+};
     (@cells $ending:ident: $($name:ident $protocol:ident $mood:ident,)+) => {$(

@@ -17,13 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Service;
 use tower_session_memory::identity::Header;
-use tower_session_memory::store::{
-    Append, Appended, Deleted, ErrorKind, Loaded, Operation, Page, Read, SessionPage, StoreInfo,
-};
+use tower_session_memory::store::{Append, Appended, ErrorKind, Loaded, Operation, Read};
 use tower_session_memory::{
-    ConversationId, InMemory, Policy, ResponseBody, Scope, SessionKey, SessionMemoryLayer, Store, StoreError, Turn,
-    Window,
+    ConversationId, InMemory, Policy, ResponseBody, SessionKey, SessionMemoryLayer, Store, StoreError, Turn, Window,
 };
+
+use crate::around::{Around, Wrapped};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,6 +51,18 @@ pub(crate) enum Mood {
     /// Not before [`Watched::release`].
     Slow,
     Failing,
+    /// Not before [`Watched::release`], and then failing.
+    FailingLate,
+}
+
+impl Mood {
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Self::Slow | Self::FailingLate)
+    }
+
+    pub(crate) fn fails(self) -> bool {
+        matches!(self, Self::Failing | Self::FailingLate)
+    }
 }
 
 /// An in-memory store that tells how far an append has come.
@@ -104,9 +115,9 @@ impl Watched {
     }
 }
 
-impl Store for Watched {
-    fn info(&self) -> StoreInfo {
-        self.0.store.info()
+impl Around for Watched {
+    fn inside(&self) -> &InMemory {
+        &self.0.store
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
@@ -118,26 +129,15 @@ impl Store for Watched {
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
         self.0.entered.fetch_add(1, Ordering::SeqCst);
-        match self.0.mood {
-            Mood::Fast => {}
-            Mood::Slow => self.0.gate.acquire().await.expect("the gate is never closed").forget(),
-            Mood::Failing => return Err(StoreError::new(ErrorKind::Unavailable, "watched", Operation::Append)),
+        if self.0.mood.waits() {
+            self.0.gate.acquire().await.expect("the gate is never closed").forget();
+        }
+        if self.0.mood.fails() {
+            return Err(StoreError::new(ErrorKind::Unavailable, "watched", Operation::Append));
         }
         let appended = self.0.store.append(key, append).await?;
         self.0.acknowledged.fetch_add(1, Ordering::SeqCst);
         Ok(appended)
-    }
-
-    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
-        self.0.store.delete(key).await
-    }
-
-    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
-        self.0.store.list(scope, page).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.store.ping().await
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn key(session: &str) -> SessionKey {
 pub(crate) fn layer(store: &Watched, change: impl FnOnce(&mut Policy)) -> SessionMemoryLayer {
     let mut policy = Policy::default();
     change(&mut policy);
-    SessionMemoryLayer::new(store.clone(), Header::conversation(SESSION_HEADER))
+    SessionMemoryLayer::new(Wrapped(store.clone()), Header::conversation(SESSION_HEADER))
         .with_policy(policy)
         .expect("tests use policies that can be kept")
 }
@@ -181,6 +181,7 @@ where
                     Protocol::H1 => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
                     Protocol::H2 => {
                         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .max_concurrent_streams(2_000)
                             .serve_connection(io, service)
                             .await
                     }
@@ -225,6 +226,17 @@ impl Client {
         match &mut self.sender {
             Sender::H1(sender) => sender.send_request(request).await,
             Sender::H2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    /// One of many at once on this connection.
+    pub(crate) fn stream(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
+        match &mut self.sender {
+            Sender::H1(_) => panic!("HTTP/1 has one request at a time"),
+            Sender::H2(sender) => sender.send_request(request),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::item::{
 };
 use super::parts::{Assembly, LargeTurns, Taken};
 use crate::key::SessionKey;
-use crate::store::{ErrorKind, Operation, StoreError};
+use crate::store::{ErrorKind, Location, Operation, StoreError};
 use crate::turn::{Head, Turn, TurnId};
 
 /// A table and how to speak to it.
@@ -25,6 +25,7 @@ pub(super) struct Table {
     pub(super) client: Client,
     /// Sends once: the client's own retries hide that an earlier attempt may have been applied.
     pub(super) writer: Client,
+    pub(super) location: Location,
     pub(super) name: String,
     pub(super) index: String,
     /// How long a call goes on trying while the table is too busy.

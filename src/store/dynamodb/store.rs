@@ -17,8 +17,8 @@ use super::parts::LargeTurns;
 use super::{NAME, append, list, load, table};
 use crate::key::{Scope, SessionKey};
 use crate::store::{
-    Append, Appended, Cursor, Deleted, Durability, Loaded, Operation, Page, Read, SessionPage, Sharing, Store,
-    StoreError, StoreInfo,
+    Append, Appended, Cursor, Deleted, Durability, Loaded, Location, Operation, Page, Read, SessionPage, Sharing,
+    Store, StoreError, StoreInfo,
 };
 
 /// How a [`DynamoDbStore`] works.
@@ -93,6 +93,9 @@ impl DynamoDbOptions {
     }
 
     /// With region and credentials of the environment, as every AWS client finds them.
+    ///
+    /// # Cancellation
+    /// It only reads the environment, and on AWS the instance's metadata: nothing is left behind.
     pub async fn connect(self) -> DynamoDbStore {
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -107,15 +110,22 @@ impl DynamoDbOptions {
             .operation_attempt_timeout(self.attempt_timeout)
             .operation_timeout(self.patience.max(self.attempt_timeout))
             .build();
+        let endpoint = self.endpoint.as_deref().or(config.endpoint_url());
         let mut builder = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts);
-        if let Some(endpoint) = self.endpoint {
+        if let Some(endpoint) = &self.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
+        let region = config.region().map_or("none", |region| region.as_ref());
+        let location = match endpoint {
+            None => format!("region={region} table={}", self.table),
+            Some(url) => format!("{} region={region} table={}", without_login(url), self.table),
+        };
         // Throttled and failed requests are repeated with growing, random pauses.
         let retries = RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(1));
         DynamoDbStore(Table {
             client: Client::from_conf(builder.clone().retry_config(retries).build()),
             writer: Client::from_conf(builder.retry_config(RetryConfig::disabled()).build()),
+            location: Location::new(&location),
             name: self.table,
             index: self.index,
             patience: self.patience,
@@ -139,6 +149,14 @@ impl fmt::Debug for DynamoDbOptions {
     }
 }
 
+/// A URL as logs may show it.
+fn without_login(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
+}
+
 /// Sessions in a DynamoDB table. Cheap to clone.
 ///
 /// See the [module](crate::store::dynamodb) for the table, its costs and the rights it needs.
@@ -151,6 +169,9 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights.
+    ///
+    /// # Cancellation
+    /// The table may be there, or be about to, without its time to live; calling it again does the rest.
     pub async fn create_table(&self) -> Result<(), StoreError> {
         table::create(&self.0).await
     }
@@ -160,6 +181,9 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// As the operations of [`Store`].
+    ///
+    /// # Cancellation
+    /// What was removed belonged to no living session and stays removed; the same page again does the rest.
     pub async fn purge(&self, after: Option<&Cursor>) -> Result<Purged, StoreError> {
         delete::purge(&self.0, after).await
     }
@@ -167,7 +191,9 @@ impl DynamoDbStore {
 
 impl Store for DynamoDbStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum).max_turn_bytes(self.0.large_turns.max_turn_bytes())
+        StoreInfo::new(NAME, Sharing::Network, Durability::Quorum)
+            .max_turn_bytes(self.0.large_turns.max_turn_bytes())
+            .at(self.0.location.clone())
     }
 
     async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {

@@ -62,8 +62,12 @@ pub(super) fn no_connection(error: &tokio_postgres::Error) -> (ErrorKind, Cause)
 pub(super) fn describe(error: &tokio_postgres::Error) -> Cause {
     use std::error::Error;
     if let Some(db) = error.as_db_error() {
-        // Class 22, "data exception", may quote the data.
-        let text = if db.code().code().starts_with("22") { "a value was refused" } else { db.message() };
+        // What a trigger raises is in its author's words, and class 22, "data exception", may quote the data.
+        let text = match (db.routine(), db.code().code()) {
+            (Some("exec_stmt_raise"), _) => "a function of the database raised an error",
+            (_, code) if code.starts_with("22") => "a value was refused",
+            _ => db.message(),
+        };
         return Cause(format!("{text} (SQLSTATE {})", db.code().code()));
     }
     match error.source() {

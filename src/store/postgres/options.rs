@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::config::{Config, TargetSessionAttrs};
+use tokio_postgres::config::{Config, Host, TargetSessionAttrs};
 
 use super::audit::AuditTrail;
 use super::error::misconfigured;
 use super::{PostgresStore, migrate, tls};
-use crate::store::StoreError;
+use crate::store::{Location, StoreError};
 
 /// How a [`PostgresStore`] connects and what it promises.
 ///
@@ -185,6 +185,10 @@ impl PostgresOptions {
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) without the rights,
     /// [`NewerVersion`](crate::store::ErrorKind::NewerVersion) when the schema is ahead of this build,
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when the server is.
+    ///
+    /// # Cancellation
+    /// Each version is one transaction, applied whole or not at all; the server may still apply the one
+    /// that was sent. Migrating again does the rest.
     pub async fn migrate(&self) -> Result<Vec<i32>, StoreError> {
         migrate::run(self).await
     }
@@ -195,10 +199,27 @@ impl PostgresOptions {
         migrate::script(&self.schema)
     }
 
+    /// Where the tables are, for logs: neither user nor password.
+    pub(super) fn location(&self, database: &str) -> Location {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        let hosts = self.config.get_hosts().iter().map(host);
+        let addresses = self.config.get_hostaddrs().iter().map(|address| address.to_string());
+        let hosts: Vec<_> = hosts.chain(addresses).collect();
+        let ports: Vec<_> = self.config.get_ports().iter().map(u16::to_string).collect();
+        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
+        Location::new(&format!("{} port={port} database={database} schema={}", hosts.join(","), self.schema.name))
+    }
+
     /// Connects, and checks what must hold: a primary, an UTF-8 database, the schema's version.
     ///
     /// # Errors
     /// As [`PostgresOptions::migrate`]; a source that says what to do.
+    ///
+    /// # Cancellation
+    /// It only reads: there is no store, and its one connection closes.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         PostgresStore::open(self).await
     }

@@ -38,6 +38,9 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As [`PostgresOptions::connect`].
+    ///
+    /// # Cancellation
+    /// As [`PostgresOptions::connect`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         PostgresOptions::new(url)?.connect().await
     }
@@ -45,12 +48,12 @@ impl PostgresStore {
     pub(super) async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let connector = Connector::new(&options, options.statement_timeout)?;
         let limit = options.acquire_timeout;
-        let durability = tokio::time::timeout(limit, examine(&connector, &options))
+        let (durability, database) = tokio::time::timeout(limit, examine(&connector, &options))
             .await
             .map_err(|_| StoreError::new(crate::store::ErrorKind::Unavailable, NAME, Operation::Open))??;
         let (load, append) = (load::prepared(&options.schema, 0), append::prepared(&options.schema, 1));
         Ok(Self(Arc::new(Inner {
-            info: StoreInfo::new(NAME, Sharing::Network, durability),
+            info: StoreInfo::new(NAME, Sharing::Network, durability).at(options.location(&database)),
             terms: Terms::of(&options),
             connections: Connections::new(connector, &options, &[&load, &append]),
             schema: options.schema,
@@ -64,6 +67,9 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As the operations of [`Store`].
+    ///
+    /// # Cancellation
+    /// It is one statement: once sent, the server ends it by itself, and all of it or nothing is removed.
     pub async fn purge(&self, limit: u32) -> Result<Purged, StoreError> {
         let Inner { connections, schema, terms, .. } = &*self.0;
         let mut checkout = connections.get(Operation::Delete).await?;
@@ -72,6 +78,10 @@ impl PostgresStore {
 
     /// Purges every so often, in batches, for ever: give it to a task. A failure is logged and tried
     /// again next time.
+    ///
+    /// # Cancellation
+    /// Aborting the task is how it is stopped; the batch under way ends as a dropped
+    /// [`purge`](Self::purge).
     pub async fn purge_every(self, period: Duration) {
         purge::run(self, period).await;
     }
@@ -81,6 +91,11 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As the operations of [`Store`]; what was erased by then stays erased.
+    ///
+    /// # Cancellation
+    /// Sessions are erased in batches, each whole: what was erased stays erased, a batch that was sent
+    /// is ended by the server, and erasing again does the rest. Its receipt is for the rest alone; the
+    /// audit trail, if one is kept, has all.
     pub async fn erase(&self, tenant: Option<&Tenant>, subject: &Subject) -> Result<Erased, StoreError> {
         let Inner { connections, schema, terms, .. } = &*self.0;
         let mut checkout = connections.get(Operation::Delete).await?;
@@ -88,10 +103,10 @@ impl PostgresStore {
     }
 }
 
-/// What must hold before the first turn, and what the answers of this server are worth.
-async fn examine(connector: &Connector, options: &PostgresOptions) -> Result<Durability, StoreError> {
+/// What must hold before the first turn; what the answers of this server are worth, and its database.
+async fn examine(connector: &Connector, options: &PostgresOptions) -> Result<(Durability, String), StoreError> {
     const SETTINGS: &str = "SELECT pg_is_in_recovery(), current_setting('server_encoding') = 'UTF8', \
-        current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> ''";
+        current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> '', current_database()::text";
     let client = connector.connect().await.map_err(|error| {
         if error.to_string().contains("connecting") && super::error::describe(&error).0.contains("not allow writes") {
             return misconfigured("the server is a standby or read-only: connect to the primary");
@@ -108,17 +123,18 @@ async fn examine(connector: &Connector, options: &PostgresOptions) -> Result<Dur
         return Err(misconfigured("the database must have the encoding UTF8"));
     }
     migrate::check(&client, &options.schema).await?;
-    Ok(match options.synchronous_commit {
+    let durability = match options.synchronous_commit {
         SynchronousCommit::Off => Durability::Cache,
         _ if !fsync => Durability::Process,
         SynchronousCommit::On | SynchronousCommit::RemoteApply if standbys => Durability::Quorum,
         _ => Durability::Host,
-    })
+    };
+    Ok((durability, rows.first().map_or_else(String::new, |row| row.get(4))))
 }
 
 impl Store for PostgresStore {
     fn info(&self) -> StoreInfo {
-        self.0.info
+        self.0.info.clone()
     }
 
     fn pool(&self) -> Option<PoolState> {

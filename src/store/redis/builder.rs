@@ -12,13 +12,13 @@ use super::codec::Names;
 use super::failure::{Failure, Note};
 use super::manager::Setup;
 use super::node::{Node, borrow};
-use super::probe::{Facts, RedisAck};
+use super::probe::{Facts, RedisAck, location_of};
 use super::script::Scripts;
 use super::servers::Servers;
 use super::store::RedisStore;
-use super::target::{Target, Topology};
+use super::target::{Address, Target, Topology};
 use super::tls::RedisTls;
-use crate::store::{Durability, Operation, StoreError};
+use crate::store::{Durability, Location, Operation, StoreError};
 
 /// Settings of a [`RedisStore`] before it connects; each default says what it costs.
 #[derive(Clone)]
@@ -40,6 +40,9 @@ impl RedisStore {
     /// Connects with the defaults of [`RedisStore::builder`].
     ///
     /// # Errors
+    /// As [`RedisBuilder::connect`].
+    ///
+    /// # Cancellation
     /// As [`RedisBuilder::connect`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).connect().await
@@ -82,19 +85,24 @@ impl RedisStore {
     /// # Errors
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when the server cannot be reached,
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured) when it is too old or a replica.
+    ///
+    /// # Cancellation
+    /// It only asks: the pool has its connection back, and an answer that still comes is thrown away.
     pub async fn from_pool(pool: Pool<RedisConnectionManager>) -> Result<Self, StoreError> {
         let RedisBuilder { prefix, reply, ack, .. } = Self::builder("");
-        let facts = async {
-            let facts = Facts::read(&borrow(&pool).await?, reply).await?;
+        let opened = async {
+            let link = borrow(&pool).await?;
+            let facts = Facts::read(&link, reply).await?;
             facts.check(ack, None)?;
-            facts.announce(ack);
-            Ok(facts)
+            let location = location_of(&link, &prefix, reply).await?;
+            facts.announce(ack, location.as_ref());
+            Ok((facts.durability(ack), location))
         };
-        let facts = facts.await.map_err(|failure: Failure| failure.into_error(Operation::Open))?;
-        Ok(Self::on(Servers::Borrowed(pool, reply), prefix, ack, facts.durability(ack)))
+        let (durability, location) = opened.await.map_err(|failure: Failure| failure.into_error(Operation::Open))?;
+        Ok(Self::on(Servers::Borrowed(pool, reply), prefix, ack, durability, location))
     }
 
-    fn on(servers: Servers, prefix: String, ack: RedisAck, durability: Durability) -> Self {
+    fn on(servers: Servers, prefix: String, ack: RedisAck, durability: Durability, location: Option<Location>) -> Self {
         let names = Names::new(prefix);
         Self {
             servers,
@@ -102,6 +110,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             ack,
             durability,
+            location,
             trims: AtomicBool::new(false),
             lineages: AtomicU64::new(u128::from_ne_bytes(crate::hex::random_16()) as u64),
         }
@@ -179,6 +188,9 @@ impl RedisBuilder {
     /// servers that are too old, cannot do what was asked for, or are below the floor;
     /// [`Unavailable`](crate::store::ErrorKind::Unavailable) when there is nobody, or nobody whose
     /// certificate is trusted.
+    ///
+    /// # Cancellation
+    /// It only asks: there is no store, and the connections that it has made or is making close.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
         self.connect_now().await.map_err(|failure| failure.into_error(Operation::Open))
     }
@@ -186,6 +198,7 @@ impl RedisBuilder {
     async fn connect_now(self) -> Result<RedisStore, Failure> {
         let target = Target::parse(&self.url)?;
         let setup = Arc::new(self.setup(&target)?);
+        let location = location(&target, &self.prefix);
         let servers = match target.topology {
             Topology::Cluster => Servers::Cluster(Cluster::connect(target.addresses, setup.clone()).await?),
             _ => Servers::One(Arc::new(Node::single(&target, self.login_to_sentinels(), setup.clone()))),
@@ -193,10 +206,10 @@ impl RedisBuilder {
         let mut durability = Durability::Quorum;
         for master in servers.masters() {
             let facts = master.facts(setup.reply).await?;
-            facts.announce(self.ack);
+            facts.announce(self.ack, Some(&location));
             durability = durability.min(facts.durability(self.ack));
         }
-        Ok(RedisStore::on(servers, self.prefix, self.ack, durability))
+        Ok(RedisStore::on(servers, self.prefix, self.ack, durability, Some(location)))
     }
 
     fn setup(&self, target: &Target) -> Result<Setup, Failure> {
@@ -230,6 +243,22 @@ impl RedisBuilder {
             Some((Some(user), password)) => login.set_username(user).set_password(password),
         }
     }
+}
+
+/// Where a URL leads, without its login.
+fn location(target: &Target, prefix: &str) -> Location {
+    let address = |address: &Address| match address {
+        Address::Tcp { host, port } => format!("{host}:{port}"),
+        Address::Unix(path) => path.display().to_string(),
+    };
+    let mut addresses: Vec<_> = target.addresses.iter().map(address).collect();
+    addresses.sort();
+    let servers = match &target.topology {
+        Topology::Standalone => String::new(),
+        Topology::Sentinel { master } => format!(" master={master}"),
+        Topology::Cluster => " cluster".to_owned(),
+    };
+    Location::new(&format!("{}{servers} db={} prefix={prefix}", addresses.join(","), target.login.db()))
 }
 
 impl std::fmt::Debug for RedisBuilder {

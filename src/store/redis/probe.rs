@@ -7,7 +7,7 @@ use redis::{Cmd, Value};
 
 use super::failure::{Failure, Note, of_client};
 use super::link::{Link, Reply, Request};
-use crate::store::Durability;
+use crate::store::{Durability, Location};
 
 /// Whose word the store waits for before it calls a turn stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Facts {
     }
 
     /// Says at start-up what the operator may not know.
-    pub(super) fn announce(&self, ack: RedisAck) {
+    pub(super) fn announce(&self, ack: RedisAck, location: Option<&Location>) {
         let durability = self.durability(ack).as_str();
         if let Some(policy) = &self.evicts {
             tracing::warn!(
@@ -218,7 +218,8 @@ impl Facts {
         } else if !self.append_only {
             tracing::warn!(durability, "redis has appendonly off: a restart loses acknowledged turns");
         }
-        tracing::info!(durability, replicas = self.replicas, "redis store connected");
+        let (location, at) = (location.map(Location::fingerprint), location.map(Location::words));
+        tracing::info!(durability, replicas = self.replicas, location, at, "redis store connected");
     }
 
     fn weakness(&self) -> String {
@@ -229,6 +230,20 @@ impl Facts {
             (None, true, None) => "appendfsync may not be read and no replica is waited for".into(),
         }
     }
+}
+
+/// Where a connection of the application's leads, as the server calls itself; `None` when it does not tell.
+pub(super) async fn location_of(link: &Link, prefix: &str, patience: Duration) -> Result<Option<Location>, Failure> {
+    let mut command = redis::cmd("CLIENT");
+    command.arg("INFO");
+    let told = match link.call(&Request::new(command), false, patience).await {
+        Ok(reply) => text(reply.value)?,
+        Err(failure) if withheld(&failure) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let field = |name: &str| told.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let (Some(address), Some(db)) = (field("laddr"), field("db")) else { return Ok(None) };
+    Ok(Some(Location::new(&format!("{address} db={db} prefix={prefix}"))))
 }
 
 /// Whether the server would not tell, as managed ones often do: the command is not for this login, or

@@ -16,8 +16,8 @@ use super::{FENCE, NAME, NOTED};
 use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
-    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Operation, Page, PoolState, Read, SessionPage, Sharing,
-    Store, StoreError, StoreInfo, unix_millis,
+    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Location, Operation, Page, PoolState, Read, SessionPage,
+    Sharing, Store, StoreError, StoreInfo, unix_millis,
 };
 use crate::turn::Head;
 
@@ -30,6 +30,7 @@ pub struct RedisStore {
     pub(super) scripts: Scripts,
     pub(super) ack: RedisAck,
     pub(super) durability: Durability,
+    pub(super) location: Option<Location>,
     /// Whether sessions here lose old turns, as far as this process has seen: then positions in the
     /// list do not follow from a head alone.
     pub(super) trims: AtomicBool,
@@ -285,7 +286,7 @@ fn millis(ttl: Duration) -> Option<u64> {
 
 impl Store for RedisStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Network, self.durability)
+        StoreInfo { location: self.location.clone(), ..StoreInfo::new(NAME, Sharing::Network, self.durability) }
     }
 
     fn pool(&self) -> Option<PoolState> {

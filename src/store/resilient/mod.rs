@@ -48,20 +48,26 @@ pub struct Resilient<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResilientOptions {
-    /// How often a load, a delete, a listing is tried at most. Default: 3.
+    /// How often a load, a delete, a listing is tried at most. Default: 3; it costs a request two
+    /// pauses more before it is told that the store is away.
     pub attempts: u32,
-    /// How long an append is tried. Default: 8 s, less than the layer's commit deadline.
+    /// How long an append is tried. Default: 8 s, less than the layer's commit deadline; it costs
+    /// a client that long at the end of its response while the store is away.
     pub append_patience: Duration,
-    /// The first pause, which doubles each time and is varied by half. Default: 20 ms.
+    /// The first pause, which doubles each time and is varied by half. Default: 20 ms; it costs every
+    /// retried call that long at least.
     pub pause: Duration,
-    /// The longest pause. Default: 500 ms.
+    /// The longest pause. Default: 500 ms; it costs a waiting append up to that long, and half of it more,
+    /// after the store is back.
     pub longest_pause: Duration,
-    /// Failures in a row that open the breaker. Default: 8.
+    /// Failures in a row that open the breaker. Default: 8; it costs so many calls their whole deadline before the
+    /// others are spared it.
     pub breaker_failures: u32,
     /// A call that its caller gave up after so long without an answer is a failure, too. Default: 1 s, less
-    /// than the layer's load deadline.
+    /// than the layer's load deadline; a store that takes longer to answer is taken to be away.
     pub breaker_silence: Duration,
-    /// How long the open breaker waits before it lets a call try. Default: 500 ms.
+    /// How long the open breaker waits before it lets a call try. Default: 500 ms; it costs loads that are
+    /// refused up to that long after the store is back.
     pub breaker_pause: Duration,
 }
 

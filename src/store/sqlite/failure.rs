@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use super::NAME;
 use crate::store::{ErrorKind, Operation, StoreError};
@@ -69,7 +69,17 @@ impl From<RecordError> for Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(kind_of(&error), Arc::new(error))
+        Self::Sqlite(kind_of(&error), Arc::new(unquoted(error)))
+    }
+}
+
+/// What a trigger raises is in its author's words, which may quote the row.
+fn unquoted(error: rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) if code.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER => {
+            rusqlite::Error::SqliteFailure(code, None)
+        }
+        other => other,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::mounts::network_filesystem;
 use super::options::SqliteOptions;
 use super::schema::{self, Content};
-use crate::store::ErrorKind;
+use crate::store::{ErrorKind, Location};
 
 /// Prepared statements that a connection keeps; more than there are.
 const STATEMENTS: usize = 32;
@@ -198,6 +198,18 @@ impl File {
     fn at(path: PathBuf) -> Result<Self, Failure> {
         let identity = identity(&path).map_err(|error| Failure::refused(ErrorKind::Misconfigured, error))?;
         Ok(Self { path, identity })
+    }
+
+    /// The file itself, not its path: two containers may see one file at two paths, or another file
+    /// at the same path. The time of its birth tells it from one that came after it.
+    pub(super) fn location(&self) -> Location {
+        let path = self.path.display().to_string();
+        let born = fs::metadata(&self.path).and_then(|file| file.created()).ok();
+        let born = born.map(|born| born.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
+        match self.identity {
+            Some(number) => Location::identified(&path, format!("{number:?} {born:?}")),
+            None => Location::identified(&path, format!("{path} {born:?}")),
+        }
     }
 
     /// Whether what is written will be found again. A file that was deleted or replaced while it is

@@ -14,8 +14,8 @@ use super::writer::{self, WriteJob, Writer, write};
 use super::{NAME, append, list, load, open};
 use crate::key::{Scope, SessionKey};
 use crate::store::{
-    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Operation, Page, Read, SessionPage, Sharing, Store,
-    StoreError, StoreInfo,
+    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Location, Operation, Page, Read, SessionPage, Sharing,
+    Store, StoreError, StoreInfo,
 };
 
 /// Sessions in one SQLite file, which several processes of one host may share.
@@ -72,12 +72,16 @@ pub struct SqliteStore(Arc<Lanes>);
 struct Lanes {
     readers: Lane<ReadJob>,
     writer: Lane<Box<dyn WriteJob>>,
+    location: Location,
 }
 
 impl SqliteStore {
     /// Opens the file at this path, or creates it, with the default [`SqliteOptions`].
     ///
     /// # Errors
+    /// As [`SqliteStore::with_options`].
+    ///
+    /// # Cancellation
     /// As [`SqliteStore::with_options`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::with_options(SqliteOptions::new(path)).await
@@ -94,6 +98,9 @@ impl SqliteStore {
     /// * [`ErrorKind::Unavailable`]: another process had it locked for longer than the busy timeout.
     ///
     /// A file that is refused is left as it is.
+    ///
+    /// # Cancellation
+    /// Opening goes on on a thread of its own: a new file is there all the same, and it closes again.
     pub async fn with_options(options: SqliteOptions) -> Result<Self, StoreError> {
         Self::start(options).await.map_err(|failure| failure.at(Operation::Open))
     }
@@ -107,10 +114,12 @@ impl SqliteStore {
             .map_err(|error| Failure::refused(ErrorKind::Unavailable, error))?;
         let died = |_| Err(Failure::refused(ErrorKind::Other, "the thread that opened the file died"));
         let opened = answer.await.unwrap_or_else(died)?;
+        let location = opened.file.location();
         let writer = Writer { connection: opened.writer, file: opened.file };
         Ok(Self(Arc::new(Lanes {
             readers: Lane::start("sqlite-reader", opened.readers, reader::run)?,
             writer: Lane::start("sqlite-writer", vec![writer], writer::run)?,
+            location,
         })))
     }
 
@@ -132,7 +141,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(NAME, Sharing::Host, Durability::Host)
+        StoreInfo::new(NAME, Sharing::Host, Durability::Host).at(self.0.location.clone())
     }
 
     async fn load(&self, key: &SessionKey, options: &Read) -> Result<Loaded, StoreError> {
