@@ -42,7 +42,7 @@ mod unix_socket_acl_resp3 {
             server.ask::<()>(concat!(
                 "ACL SETUSER pod on >p%ss ~tsm:* ",
                 "+eval +evalsha +lrange +lindex +llen +lset +rpush +ltrim +lpos +pexpire +pttl +persist +time ",
-                "+zadd +zcard +zrem +zrevrangebyscore +scan +set +ping +info +config|get +select +hello"
+                "+zadd +zcard +zrem +zscore +zrevrangebyscore +scan +set +ping +info +config|get +select +hello"
             ));
             server
         });

@@ -7,6 +7,7 @@
 //! for: work for an operator, not for a request.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -16,7 +17,8 @@ use super::NOTED;
 use super::codec::{Header, bytes};
 use super::failure::Failure;
 use super::link::{Request, unexpected};
-use super::store::RedisStore;
+use super::script::Call;
+use super::store::{RedisStore, optional};
 use crate::key::{Scope, SessionKey, Subject};
 use crate::store::{Cursor, Page, SessionEntry, SessionPage, unix_millis};
 
@@ -56,35 +58,45 @@ impl RedisStore {
         after: Option<&Place>,
     ) -> Result<Vec<SessionEntry>, Failure> {
         let index = self.names.index(subject);
-        let newest = after.map_or_else(|| "+inf".to_owned(), |(at, _)| at.to_string());
-        let mut entries = Vec::new();
-        for offset in (0..).step_by(CHUNK) {
+        let mut newest = after.map_or_else(|| "+inf".to_owned(), |(at, _)| at.to_string());
+        let (mut entries, mut wrong, mut seen, mut ties) = (Vec::new(), Vec::new(), HashSet::new(), 0);
+        loop {
+            // From a score on, not from a place: whoever is noted or deleted meanwhile moves the places.
+            let room = CHUNK + ties;
             let mut command = redis::cmd("ZREVRANGEBYSCORE");
-            command.arg(&index).arg(&newest).arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(offset).arg(CHUNK);
+            command.arg(&index).arg(&newest).arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(room);
             let members = members(self.servers.call(&index, &Request::new(command)).await?.value)?;
-            if offset == 0 && members.is_empty() && self.rebuild_once().await? {
+            if seen.is_empty() && members.is_empty() && self.rebuild_once().await? {
                 return Box::pin(self.list_subject(subject, scope, limit, after)).await;
             }
-            let last = members.len() < CHUNK;
-            let keys: Vec<_> = members.iter().map(|(key, _)| key.clone()).collect();
-            let live = self.look_up(&keys).await?;
-            self.forget(&index, keys.iter().zip(&live).filter(|(_, entry)| entry.is_none()).map(|(key, _)| key)).await;
+            let last = members.len() < room;
             let lowest = members.last().map_or(0, |(_, at)| *at);
-            for (entry, (_, noted)) in live.into_iter().zip(&members) {
-                let Some(mut entry) = entry.filter(|entry| scope.contains(&entry.key)) else { continue };
-                // The minute in which the index may lag behind is made good; what it lost is not, so that
-                // whoever reads page by page finds every session in its place.
-                let (noted, lag) = (UNIX_EPOCH + Duration::from_millis(*noted), Duration::from_millis(NOTED));
-                entry.last_active = entry.last_active.clamp(noted, noted + lag);
-                if after.is_none_or(|after| place(&entry) < *after) {
+            ties = members.iter().filter(|(_, at)| *at == lowest).count();
+            newest = lowest.to_string();
+            let (keys, scores): (Vec<_>, Vec<_>) =
+                members.into_iter().filter(|(key, _)| seen.insert(key.clone())).unzip();
+            for ((key, noted), entry) in keys.iter().zip(scores).zip(self.look_up(&keys).await?) {
+                let Some(mut entry) = entry else {
+                    wrong.push((key.clone(), noted, None));
+                    continue;
+                };
+                // The minute in which the index may lag behind is made good; more is mended for the next
+                // listing, so that whoever reads page by page finds every session in its place.
+                let (at, latest) = (unix_millis(entry.last_active), noted.saturating_add(NOTED));
+                if !(noted..=latest).contains(&at) {
+                    wrong.push((key.clone(), noted, Some(at)));
+                }
+                entry.last_active = UNIX_EPOCH + Duration::from_millis(at.clamp(noted, latest));
+                if scope.contains(key) && after.is_none_or(|after| place(&entry) < *after) {
                     entries.push(entry);
                 }
             }
-            let settled = entries.iter().filter(|entry| place(entry).0 > lowest + NOTED).count();
+            let settled = entries.iter().filter(|entry| place(entry).0 > lowest.saturating_add(NOTED)).count();
             if last || settled >= limit {
                 break;
             }
         }
+        self.mend(&index, &wrong).await;
         entries.sort_by_cached_key(|entry| Reverse(place(entry)));
         Ok(entries)
     }
@@ -111,17 +123,20 @@ impl RedisStore {
         join_all(keys.iter().map(look_up)).await.into_iter().collect()
     }
 
-    /// Takes sessions that are no more out of an index.
-    async fn forget(&self, index: &[u8], keys: impl Iterator<Item = &SessionKey>) {
-        let mut command = redis::cmd("ZREM");
-        command.arg(index);
-        let before = command.args_iter().count();
-        keys.for_each(|key| {
-            command.arg(key.encoded());
-        });
-        if command.args_iter().count() > before {
-            // They stay dead: whoever lists next tries again.
-            let _ = self.servers.call(index, &Request::new(command)).await;
+    /// Takes sessions that are no more out of an index, and puts others in their places, unless they were
+    /// noted meanwhile.
+    async fn mend(&self, index: &[u8], wrong: &[(SessionKey, u64, Option<u64>)]) {
+        for some in wrong.chunks(CHUNK) {
+            let call = Call { script: &self.scripts.mend, keys: &[index], confirm: None, size: 64 * some.len() };
+            let mended = call.run(&self.servers, |command| {
+                for (key, noted, at) in some {
+                    command.arg(key.encoded()).arg(noted).arg(optional(*at));
+                }
+            });
+            // They stay wrong: whoever lists next tries again.
+            if let Err(failure) = mended.await {
+                tracing::debug!(error = %failure, "an index was not mended");
+            }
         }
     }
 
@@ -162,8 +177,8 @@ impl RedisStore {
     async fn rebuild_once(&self) -> Result<bool, Failure> {
         let marker = self.names.indexed();
         let mut command = redis::cmd("SET");
-        // Taken first, so that of many that ask at once one does the work.
-        command.arg(&marker).arg(1).arg("NX");
+        // Taken first, so that of many that ask at once one does the work; another, if that one is given up.
+        command.arg(&marker).arg(1).arg("NX").arg("PX").arg(NOTED);
         if matches!(self.servers.call(&marker, &Request::new(command)).await?.value, Value::Nil) {
             return Ok(false);
         }
@@ -174,6 +189,9 @@ impl RedisStore {
             command.arg(&index).arg("NX").arg(unix_millis(entry.last_active)).arg(entry.key.encoded());
             self.servers.call(&index, &Request::new(command)).await?;
         }
+        let mut command = redis::cmd("SET");
+        command.arg(&marker).arg(1);
+        self.servers.call(&marker, &Request::new(command)).await?;
         Ok(true)
     }
 }

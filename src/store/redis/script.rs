@@ -27,6 +27,7 @@ pub(super) struct Scripts {
     /// The same, allowed to run when `maxmemory` is reached: deleting is how one gets out of that.
     pub(super) delete_when_full: Script,
     pub(super) index: Script,
+    pub(super) mend: Script,
 }
 
 impl Scripts {
@@ -39,6 +40,7 @@ impl Scripts {
             delete: Script::new(delete),
             delete_when_full: Script::new(format!("#!lua flags=allow-oom\n{delete}")),
             index: Script::new(format!("{note}{}", include_str!("lua/index.lua"))),
+            mend: Script::new(include_str!("lua/mend.lua")),
         }
     }
 }

@@ -45,7 +45,7 @@ impl RedisStore {
             if let Some(known) = read.known.filter(|known| known.epoch > 0 && !self.trims.load(Ordering::Relaxed)) {
                 // The header of the known turn stands at this place, unless older ones were trimmed. One
                 // element more than the window has room for: whether that is all.
-                let (first, most) = (3 * i128::from(known.sequence), read.window.turns.min(read.window.messages));
+                let (first, most) = (3 * i128::from(known.sequence), roughly(read.window));
                 let elements = self.range(key, first, first + 3 * (most as i128) + 1).await?;
                 if elements.len() as u128 <= 3 * (most as u128) + 1
                     && let Some(tail) = Tail::parse(elements)?
@@ -118,15 +118,18 @@ impl RedisStore {
         let next = seen.filter(|_| append.searched);
         let next = next.map(|(head, seen)| (Head::new(head.epoch, head.sequence + 1), own.behind(seen)));
         let conditions = conditions(append, own);
+        let tell = seen.is_none_or(|(_, seen)| seen.at / NOTED != own.at / NOTED);
         let arguments = |command: &mut Cmd| {
             command.arg(&record).arg(append.turn.id().to_string());
             command.arg(header(seen)).arg(header(next)).arg(optional(ttl)).arg(&conditions);
+            if tell || append.retention != Retention::default() {
+                command.arg(if tell { "1" } else { "" });
+            }
             if append.retention != Retention::default() {
                 command.arg(optional(append.retention.turns)).arg(optional(append.retention.bytes));
             }
         };
-        let noted = seen.is_some_and(|(_, seen)| seen.at / NOTED == own.at / NOTED);
-        let index = key.subject().filter(|_| !noted).map(|subject| self.names.index(subject));
+        let index = key.subject().map(|subject| self.names.index(subject));
         let mut keys = vec![&name[..]];
         keys.extend(index.as_deref().filter(|_| !self.servers.are_many()));
         let call = Call { script: &self.scripts.append, keys: &keys, confirm: self.ack.command(), size: record.len() };
@@ -257,6 +260,11 @@ fn unreadable(header: &[u8]) -> Failure {
     }
 }
 
+/// How many turns a window has room for if they are small; who is further behind asks the script.
+fn roughly(window: Window) -> usize {
+    window.turns.min(window.messages).min(window.bytes / 256 + 1)
+}
+
 /// What the append script has to decide by, where the newest header alone does not do.
 fn conditions(append: &Append, own: Mark) -> String {
     let (epoch, turns) = match append.expected {
@@ -273,7 +281,7 @@ fn header(seen: Option<(Head, Mark)>) -> String {
     seen.map_or_else(String::new, |(head, mark)| mark.header(head))
 }
 
-fn optional(value: Option<u64>) -> String {
+pub(super) fn optional(value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 

@@ -2,8 +2,8 @@
 -- KEYS[2], where given, is the index of the subject's sessions: advisory, never decides anything.
 -- ARGV: the turn's record and id; the newest header that the caller has seen, '' for unknown; the header
 -- to write behind that one, '' where more has to be looked at; time to live in milliseconds, '' for ever;
--- what else there is to decide by, in one text, as every argument costs; where something is trimmed, most
--- turns and most bytes.
+-- what else there is to decide by, in one text, as every argument costs; '1' where the index is to be
+-- told; where something is trimmed, most turns and most bytes.
 local key, id, seen, new, ttl = KEYS[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local answer, first = 0, nil
 
@@ -54,7 +54,7 @@ if new == '' or header ~= seen then
     -- These need no memory, so a full server still answers a retry.
     redis.call('PEXPIRE', key, ttl and ttl + math.floor(ttl / 64) or 100000000000000)
     if not ttl then redis.call('PERSIST', key) end
-    if KEYS[2] then note(KEYS[2], key, at, ttl) end
+    if KEYS[2] then note(KEYS[2], key, string.match(header, '(%d+) %x*$'), ttl) end
     local own = string.match(redis.call('LINDEX', key, place + 1) or '', '^1 %d+ (%d+) ') or '0'
     return {'duplicate', epoch, turns, tonumber(own), redis.call('LINDEX', key, place - 1)}
   end
@@ -73,16 +73,23 @@ end
 -- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
 -- what is kept is the difference of two.
 local dropped = 0
-if ARGV[7] and header then
+if ARGV[8] and header then
   local bytes = string.match(new, '^1 %d+ %d+ (%d+) ')
   local kept = (redis.call('LLEN', key) - 1) / 3
-  local most_turns, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+  local most_turns, most_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
   if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
-  while most_bytes and dropped < kept do
-    local before = string.match(redis.call('LINDEX', key, 3 * dropped), '^1 %d+ %d+ (%d+) ')
-    if not before then return {'unreadable', ''} end
-    if bytes - before <= most_bytes then break end
-    dropped = dropped + 1
+  -- The more are dropped, the less is left: found by halving.
+  local function fits(count)
+    local before = string.match(redis.call('LINDEX', key, 3 * count) or '', '^1 %d+ %d+ (%d+) ')
+    return before and bytes - before <= most_bytes
+  end
+  if most_bytes and dropped < kept and not fits(dropped) then
+    local low, high = dropped, kept
+    while high - low > 1 do
+      local middle = math.floor((low + high) / 2)
+      if fits(middle) then high = middle else low = middle end
+    end
+    dropped = high
   end
 end
 
@@ -94,12 +101,16 @@ else
   redis.call('RPUSH', key, ARGV[1], id, new)
 end
 if dropped > 0 then redis.call('LTRIM', key, 3 * dropped, -1) end
+local set = ARGV[7] == '1'
 if not ttl then
-  if header then redis.call('PERSIST', key) end
+  set = header and redis.call('PERSIST', key) == 1 or set
 else
   -- A little more than was asked for, so that not every append has to set it.
   local left, most = redis.call('PTTL', key), ttl + math.floor(ttl / 64)
-  if left < ttl or left > most then redis.call('PEXPIRE', key, most) end
+  if left < ttl or left > most then
+    redis.call('PEXPIRE', key, most)
+    set = true
+  end
 end
-if KEYS[2] then note(KEYS[2], key, string.match(new, '(%d+) %x+$'), ttl) end
+if set and KEYS[2] then note(KEYS[2], key, string.match(new, '(%d+) %x+$'), ttl) end
 return answer
