@@ -74,7 +74,7 @@
 //!   loaded: the caller knows the newest header ([`Lineage`](super::Lineage)) and sends the next one ready
 //!   made. All else, from duplicates to lost turns, is the script's second half. Most
 //!   appends leave the subject's index alone. The script
-//!   took 120,000 instructions on the server (valgrind, AOF on), and takes 64,000; `RPUSH` and `EXPIRE` by
+//!   took 120,000 instructions on the server (valgrind, AOF on), and takes 66,000; `RPUSH` and `EXPIRE` by
 //!   themselves take 23,000, `MULTI` with `RPUSH`, `PEXPIRE` and a look at the last header 41,000.
 //! * **What many tasks ask at once goes out in one send.** A send costs more than all that is in it: it was
 //!   a third of the client's CPU, and is a tenth since a connection lets all tasks that can run ask first.
@@ -88,21 +88,25 @@
 //!
 //! | messages | at once | `Cached`, warm | two pods in turn | `RedisStore` alone |
 //! |---|---|---|---|---|
-//! | 20 | 1 | 0.87 | 0.8 | 0.6-0.8 |
-//! | 20 | 50 | 1.06-1.19 | 0.96 | 0.59-0.65 |
+//! | 20 | 1 | 0.82-0.87 | 0.8 | 0.6-0.8 |
+//! | 20 | 50 | 1.06-1.19 | 0.88-1.0 | 0.59-0.67 |
 //! | 20 | 500 | 1.2-1.6 | 0.96-1.3 | 0.46-0.61 |
-//! | 200 | 1 | 1.25 | 1.2 | 0.49 |
-//! | 200 | 50 | 4.9-6.2 | 3.8-4.9 | 0.43-0.52 |
-//! | 200 | 500 | 5.4 | 5.0 | 0.48 |
-//! | 2,000 | 1 | 10.5 | 4.5 | 0.32 |
-//! | 2,000 | 50 | 21 | 23 | 0.40 |
-//! | 2,000 | 500 | 21 | 19 | 0.51 |
+//! | 200 | 1 | 1.25-1.45 | 1.2-1.3 | 0.49-0.54 |
+//! | 200 | 50 | 4.9-6.2 | 3.8-5.2 | 0.43-0.56 |
+//! | 200 | 500 | 5.4-6.7 | 5.0-6.3 | 0.48 |
+//! | 2,000 | 1 | 9-10.5 | 4.5-5.1 | 0.32-0.35 |
+//! | 2,000 | 50 | 21-26 | 23-28 | 0.40 |
+//! | 2,000 | 500 | 20-21 | 17-19 | 0.50 |
 //!
 //! The slowest of a hundred turns takes 0.98-1.6 times as long as the raw client's at 20 messages, and a
-//! quarter of it at 200. With 200 messages every load hands out a hundred turns whose counters two cores
+//! third of it at 200. With 200 messages every load hands out a hundred turns whose counters two cores
 //! share; that is the rest of the client's time. Behind a proxy that adds a millisecond each way, 128 at
 //! once, 20 messages: 0.95-1.01 warm and 0.80-0.84 alone, more than forty times an exclusive pool of the
 //! same four connections.
+//!
+//! A page of a subject's sessions reads at least the whole minute in which it ends, so many pages over
+//! thousands of sessions that one person had in one minute take long: 2,000 of them in pages of 20 took five
+//! seconds.
 
 mod builder;
 mod cluster;
