@@ -39,6 +39,8 @@ async fn hesitate() {
 }
 
 impl Around for Hesitant {
+    type Inside = InMemory;
+
     fn inside(&self) -> &InMemory {
         &self.0
     }

@@ -93,6 +93,8 @@ async fn a_store_that_panics_leaves_nobody_waiting() {
     #[derive(Clone, Debug)]
     struct Panicking(Arc<InMemory>);
     impl Around for Panicking {
+        type Inside = InMemory;
+
         fn inside(&self) -> &InMemory {
             &self.0
         }

@@ -1,4 +1,4 @@
-//! A store around the specification, for tests that change one of its answers.
+//! A store around another, for tests that change one of its answers.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -6,11 +6,13 @@ use std::future::Future;
 use tower_session_memory::store::{
     Append, Appended, Deleted, Loaded, Page, PoolState, Read, SessionPage, Store, StoreInfo,
 };
-use tower_session_memory::{InMemory, Scope, SessionKey, StoreError};
+use tower_session_memory::{Scope, SessionKey, StoreError};
 
 /// What is changed; the rest is as inside.
 pub trait Around: Debug + Send + Sync + 'static {
-    fn inside(&self) -> &InMemory;
+    type Inside: Store;
+
+    fn inside(&self) -> &Self::Inside;
 
     fn pool(&self) -> Option<PoolState> {
         None

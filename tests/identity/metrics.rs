@@ -27,6 +27,8 @@ use crate::tokens::{scoped, verifier};
 struct Pooled(InMemory);
 
 impl Around for Pooled {
+    type Inside = InMemory;
+
     fn inside(&self) -> &InMemory {
         &self.0
     }
@@ -97,6 +99,8 @@ struct Unhurried(InMemory);
 const TIME: Duration = Duration::from_millis(20);
 
 impl Around for Unhurried {
+    type Inside = InMemory;
+
     fn inside(&self) -> &InMemory {
         &self.0
     }

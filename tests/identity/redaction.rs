@@ -268,6 +268,8 @@ mod failing {
     }
 
     impl Around for Slow {
+        type Inside = InMemory;
+
         fn inside(&self) -> &InMemory {
             &self.store
         }

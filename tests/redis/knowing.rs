@@ -1,25 +1,22 @@
 //! The conformance suite by a caller that says all it knows, as the layer does: then the script decides
 //! most appends by one comparison.
 
-use tower_session_memory::store::{
-    Append, Appended, Deleted, ErrorKind, Page, Read, RedisStore, SessionPage, Store, StoreError, StoreInfo,
-};
-use tower_session_memory::store::{Loaded, conformance::Instances};
-use tower_session_memory::{Scope, SessionKey, Window};
+use tower_session_memory::store::conformance::Instances;
+use tower_session_memory::store::{Append, Appended, ErrorKind, Read, RedisStore, Store};
+use tower_session_memory::{SessionKey, StoreError, Window};
 
+use crate::around::{Around, Wrapped};
 use crate::common::servers::{RedisServer, Shared};
 
 /// Looks before it appends, for the turn and for the newest header.
 #[derive(Debug)]
 struct Knowing(RedisStore);
 
-impl Store for Knowing {
-    fn info(&self) -> StoreInfo {
-        self.0.info()
-    }
+impl Around for Knowing {
+    type Inside = RedisStore;
 
-    async fn load(&self, key: &SessionKey, read: &Read) -> Result<Loaded, StoreError> {
-        self.0.load(key, read).await
+    fn inside(&self) -> &RedisStore {
+        &self.0
     }
 
     async fn append(&self, key: &SessionKey, append: &Append) -> Result<Appended, StoreError> {
@@ -38,24 +35,12 @@ impl Store for Knowing {
             appended => appended,
         }
     }
-
-    async fn delete(&self, key: &SessionKey) -> Result<Deleted, StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(&self, scope: &Scope, page: &Page) -> Result<SessionPage, StoreError> {
-        self.0.list(scope, page).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.ping().await
-    }
 }
 
 async fn instances() -> Instances {
     static SERVER: Shared<RedisServer> = Shared::new();
     let server = SERVER.get(RedisServer::start);
-    let connect = async || Knowing(RedisStore::connect(&server.url()).await.unwrap());
+    let connect = async || Wrapped(Knowing(RedisStore::connect(&server.url()).await.unwrap()));
     Instances::new(connect().await).and(connect().await).keeping(server.clone())
 }
 

@@ -1,5 +1,8 @@
 //! [`RedisStore`](tower_session_memory::store::RedisStore) on real servers.
 
+#[path = "../common/around.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]
+mod around;
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -116,6 +116,8 @@ impl Watched {
 }
 
 impl Around for Watched {
+    type Inside = InMemory;
+
     fn inside(&self) -> &InMemory {
         &self.0.store
     }
