@@ -85,8 +85,12 @@ impl Observer {
     pub(crate) fn loaded(&self, loaded: &Loaded, minted: bool, took: Duration) {
         let store = self.store.name;
         let bytes = loaded.turns.iter().map(Turn::bytes).sum();
-        tracing::debug!(outcome = "loaded", turns = loaded.turns.len(), bytes, "history loaded");
-        metrics::loaded(store, "loaded", took);
+        let outcome = if loaded.lost { "rolled_back" } else { "loaded" };
+        tracing::debug!(outcome, turns = loaded.turns.len(), bytes, "history loaded");
+        if loaded.lost {
+            tracing::error!(outcome, turns = loaded.turns.len(), "the store lost turns that this process had seen");
+        }
+        metrics::loaded(store, outcome, took);
         metrics::history(store, loaded.turns.len(), bytes);
         if loaded.found.is_some() {
             metrics::replayed(store);

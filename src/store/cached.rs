@@ -13,7 +13,7 @@ use super::{
 };
 use crate::key::{Scope, SessionKey};
 use crate::policy::Window;
-use crate::turn::{Head, Turn};
+use crate::turn::{Head, Turn, TurnId};
 
 /// Any store, with a copy in this process of the turns that it has loaded before.
 ///
@@ -77,6 +77,23 @@ struct Copy {
 struct Mark {
     head: Head,
     lineage: Option<Lineage>,
+    /// The turn that it ended with.
+    last: Option<TurnId>,
+}
+
+impl Mark {
+    /// Whether the store, asked after this was taken, has not got the turn that it ends with, in the same life.
+    fn is_lost(&self, loaded: &Loaded) -> bool {
+        if loaded.head.epoch != self.head.epoch {
+            return false;
+        }
+        let Some(since) = loaded.head.sequence.checked_sub(self.head.sequence) else { return true };
+        if since == 0 && loaded.lineage != self.lineage {
+            return true;
+        }
+        let there = loaded.turns.iter().rev().nth(usize::try_from(since).unwrap_or(usize::MAX));
+        there.is_some_and(|turn| Some(turn.id()) != self.last)
+    }
 }
 
 impl Copy {
@@ -91,7 +108,7 @@ impl Copy {
     }
 
     fn mark(&self) -> Mark {
-        Mark { head: self.head, lineage: self.lineage }
+        Mark { head: self.head, lineage: self.lineage, last: self.turns.last().map(Turn::id) }
     }
 
     fn weight(&self) -> usize {
@@ -234,8 +251,9 @@ impl<S: Store> Cached<S> {
     ) -> Result<Option<Loaded>, StoreError> {
         let mark = lock(slot).mark();
         let asked = Read { known: Some(mark.head), lineage: mark.lineage, ..*read };
-        let loaded = self.store.load(key, &asked).await?;
+        let mut loaded = self.store.load(key, &asked).await?;
         if loaded.since.is_none() {
+            loaded.lost |= mark.is_lost(&loaded);
             // Another life, turns that were lost, or more news than fits: this is the whole window.
             self.keep(key, &loaded, read.window, deletes);
             return Ok(Some(loaded));
@@ -400,7 +418,7 @@ mod tests {
     use crate::key::ConversationId;
     use crate::message::Message;
     use crate::store::InMemory;
-    use crate::turn::{TurnId, TurnStatus};
+    use crate::turn::TurnStatus;
 
     fn key() -> SessionKey {
         SessionKey::new(ConversationId::random())

@@ -80,6 +80,9 @@ pub struct Loaded {
     pub kept: Option<u64>,
     /// Which history this is, from a store that may lose turns it has acknowledged.
     pub lineage: Option<Lineage>,
+    /// Whether turns of this life that this process had seen in the store are no longer there: a failover, or
+    /// a backup. `Cached` notices it, and the layer reports it.
+    pub lost: bool,
 }
 
 impl Loaded {
@@ -90,7 +93,7 @@ impl Loaded {
 
     /// These turns, ending at this head.
     pub fn new(head: Head, turns: Vec<Turn>, truncated: bool) -> Self {
-        Self { head, turns, truncated, since: None, found: None, kept: None, lineage: None }
+        Self { head, turns, truncated, since: None, found: None, kept: None, lineage: None, lost: false }
     }
 
     /// The same, with the number of turns that are stored.

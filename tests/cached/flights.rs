@@ -114,6 +114,7 @@ impl World {
                     let mut read = Read::new(window);
                     read.known = known;
                     let loaded = pod.load(&key, &read).await.unwrap();
+                    assert!(!loaded.lost, "this store loses nothing");
                     let versions = &store.versions(&key)[before.len() - 1..];
                     check(&loaded, versions, window, known);
                 }

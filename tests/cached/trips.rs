@@ -28,6 +28,7 @@ impl World {
     async fn moved(&self, window: Window) -> Vec<usize> {
         self.store.moved();
         let loaded = self.pod.load(&self.key, &Read::new(window)).await.unwrap();
+        assert!(!loaded.lost, "this store loses nothing");
         let whole = self.store.versions(&self.key).last().unwrap().turns.len();
         assert_eq!((loaded.turns.len(), loaded.truncated), (whole.min(window.turns), whole > window.turns));
         self.store.moved()

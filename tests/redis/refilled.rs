@@ -121,8 +121,9 @@ async fn a_copy_with_a_lost_turn_is_given_up() {
     let two = add(&other, &key, &instead, Some(&one)).await;
     add(&other, &key, &retried, Some(&two)).await;
     for from in ["the store", "the copy"] {
-        let turns = pod.load(&key, &read).await.unwrap().turns;
-        assert_eq!(turns, [first.clone(), instead.clone(), retried.clone()], "from {from}");
+        let loaded = pod.load(&key, &read).await.unwrap();
+        assert_eq!(loaded.turns, [first.clone(), instead.clone(), retried.clone()], "from {from}");
+        assert_eq!(loaded.lost, from == "the store", "told once");
     }
 }
 

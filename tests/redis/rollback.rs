@@ -36,12 +36,20 @@ impl std::io::Write for Log {
     }
 }
 
-/// Commits that ended like this.
+/// Commits that ended like this since the last look.
 fn commits(snapshotter: &Snapshotter, outcome: &str) -> u64 {
+    counted(snapshotter, "session_memory_commits_total", outcome)
+}
+
+fn loads(snapshotter: &Snapshotter, outcome: &str) -> u64 {
+    counted(snapshotter, "session_memory_loads_total", outcome)
+}
+
+fn counted(snapshotter: &Snapshotter, counter: &str, outcome: &str) -> u64 {
     let counted = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
         let key = key.key();
         let label = |name, value| key.labels().any(|label| label.key() == name && label.value() == value);
-        let ours = key.name() == "session_memory_commits_total" && label("store", "redis") && label("outcome", outcome);
+        let ours = key.name() == counter && label("store", "redis") && label("outcome", outcome);
         match value {
             DebugValue::Counter(count) if ours => Some(count),
             _ => None,
@@ -130,4 +138,37 @@ async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_ap
 
     assert_eq!(send(&app, "three").await, (StatusCode::OK, "1".into()), "the next request sees what there is");
     assert_eq!(turns_on(new), 2);
+}
+
+/// Nobody was between a load and its append when it happened: a pod that has a copy tells all the same.
+#[tokio::test]
+async fn lost_turns_are_reported_at_the_next_load_by_a_pod_that_had_seen_them() {
+    let server = RedisServer::start();
+    let (recorder, log) = (DebuggingRecorder::new(), Log::default());
+    let snapshotter = recorder.snapshotter();
+    let _metrics = metrics::set_default_local_recorder(&recorder);
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let memory = SessionMemoryLayer::new(Cached::new(store, 1 << 20), Header::conversation("x-chat"));
+    let app = Router::new().route("/chat", post(chat)).layer(memory).with_state(Arc::default());
+    for (number, message) in ["one", "two", "three"].into_iter().enumerate() {
+        assert_eq!(send(&app, message).await, (StatusCode::OK, number.to_string()));
+    }
+    let key = server.ask::<Vec<String>>("KEYS tsm:{*").pop().expect("one session");
+    server.ask::<()>(&format!("LTRIM {key} 0 -4"));
+    assert_eq!(send(&app, "again").await, (StatusCode::OK, "2".into()), "it goes on with what there is");
+    assert_eq!(send(&app, "again").await, (StatusCode::OK, "3".into()));
+    assert_eq!(loads(&snapshotter, "rolled_back"), 1);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told = |line: &&str| line.contains("ERROR") && line.contains("lost turns that this process had seen");
+    assert_eq!(log.lines().filter(told).count(), 1, "{log}");
+    assert!(!log.contains(CANARY), "{log}");
+
+    // Deleted, begun again: nothing of that is a loss.
+    server.ask::<i64>(&format!("DEL {key}"));
+    assert_eq!(send(&app, "new").await, (StatusCode::OK, "0".into()));
+    assert_eq!(loads(&snapshotter, "rolled_back"), 0, "none since");
 }
