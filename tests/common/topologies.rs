@@ -70,6 +70,13 @@ impl RedisCluster {
 
     /// The node that has a slot, by its own word.
     pub fn owner(&self, slot: u16) -> usize {
+        eventually("one node has the slot", || match self.owners(slot)[..] {
+            [owner] => Some(owner),
+            _ => None,
+        })
+    }
+
+    fn owners(&self, slot: u16) -> Vec<usize> {
         let owns = |node: &RedisServer| {
             let nodes: String = node.ask("CLUSTER NODES");
             let myself = nodes.lines().find(|line| line.contains("myself")).expect("it knows itself").to_owned();
@@ -79,7 +86,7 @@ impl RedisCluster {
                 (number(first)..=number(last)).contains(&slot)
             })
         };
-        self.nodes.iter().position(owns).expect("somebody owns it")
+        (0..self.nodes.len()).filter(|index| owns(&self.nodes[*index])).collect()
     }
 
     /// Moves a slot with all its keys, as resharding does it, while clients go on.
@@ -103,9 +110,14 @@ impl RedisCluster {
                 source.ask::<String>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", target.public_port()));
             }
         }
-        for node in [target, source].into_iter().chain(&self.nodes) {
-            node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {target_id}"));
-        }
+        // What the source told the others a moment before may come in between; then nobody has the slot
+        // until it is said again.
+        eventually("the slot has moved", || {
+            for node in [target, source].into_iter().chain(&self.nodes) {
+                node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {target_id}"));
+            }
+            (self.owners(slot) == [to]).then_some(())
+        });
     }
 }
 
