@@ -5,6 +5,9 @@
 mod around;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/logs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other test binaries use it too")]
+mod logs;
 
 mod chaos;
 mod cost;

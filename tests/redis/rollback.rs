@@ -1,6 +1,6 @@
 //! Split brain: what a master acknowledged after its successor was chosen is lost, and told.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,23 +18,9 @@ use tower_session_memory::{ChatSession, Message, SessionMemoryLayer};
 
 use crate::common::servers::{RedisServer, eventually};
 use crate::common::topologies::Trio;
+use crate::logs::Logs;
 
 const CANARY: &str = "canary-4711";
-
-/// A log that the test reads.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Commits that ended like this since the last look.
 fn commits(snapshotter: &Snapshotter, outcome: &str) -> u64 {
@@ -91,15 +77,9 @@ async fn send(app: &Router, message: &'static str) -> (StatusCode, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_append() {
     let trio = block_in_place(Trio::start);
-    let (recorder, log, think) = (DebuggingRecorder::new(), Log::default(), Arc::<Think>::default());
+    let (recorder, log, think) = (DebuggingRecorder::new(), Logs::capture(), Arc::<Think>::default());
     let snapshotter = recorder.snapshotter();
     let _metrics = metrics::set_default_local_recorder(&recorder);
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _log = tracing::subscriber::set_default(subscriber);
-    // While there is one subscriber alone, tracing asks that of whichever thread comes by first whether
-    // a line is wanted, and remembers it for all: other tests have none.
-    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = RedisStore::connect(&trio.url()).await.unwrap();
     let memory = SessionMemoryLayer::new(Resilient::new(Cached::new(store, 1 << 20)), Header::conversation("x-chat"));
     let app = Router::new().route("/chat", post(chat)).layer(memory).with_state(think.clone());
@@ -130,7 +110,7 @@ async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_ap
     assert!(problem.contains("store_rolled_back"), "{problem}");
     assert_eq!(stored, 1, "nothing was stored on top of the gap");
     assert_eq!(commits(&snapshotter, "rolled_back"), 1);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for said in ["redis lost turns that it had acknowledged", "turn not committed outcome=\"rolled_back\""] {
         assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(said)), "{said} is not in {log}");
     }
@@ -144,13 +124,9 @@ async fn turns_that_only_the_old_master_acknowledged_are_reported_at_the_next_ap
 #[tokio::test]
 async fn lost_turns_are_reported_at_the_next_load_by_a_pod_that_had_seen_them() {
     let server = RedisServer::start();
-    let (recorder, log) = (DebuggingRecorder::new(), Log::default());
+    let (recorder, log) = (DebuggingRecorder::new(), Logs::capture());
     let snapshotter = recorder.snapshotter();
     let _metrics = metrics::set_default_local_recorder(&recorder);
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _log = tracing::subscriber::set_default(subscriber);
-    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let memory = SessionMemoryLayer::new(Cached::new(store, 1 << 20), Header::conversation("x-chat"));
     let app = Router::new().route("/chat", post(chat)).layer(memory).with_state(Arc::default());
@@ -162,7 +138,7 @@ async fn lost_turns_are_reported_at_the_next_load_by_a_pod_that_had_seen_them() 
     assert_eq!(send(&app, "again").await, (StatusCode::OK, "2".into()), "it goes on with what there is");
     assert_eq!(send(&app, "again").await, (StatusCode::OK, "3".into()));
     assert_eq!(loads(&snapshotter, "rolled_back"), 1);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let told = |line: &&str| line.contains("ERROR") && line.contains("lost turns that this process had seen");
     assert_eq!(log.lines().filter(told).count(), 1, "{log}");
     assert!(!log.contains(CANARY), "{log}");
