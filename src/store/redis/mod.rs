@@ -125,17 +125,12 @@ mod stream;
 mod target;
 mod tls;
 
-use std::time::Duration;
-
 pub use self::builder::RedisBuilder;
 pub use self::probe::RedisAck;
 pub use self::store::RedisStore;
 pub use self::tls::RedisTls;
 
 const NAME: &str = "redis";
-
-/// How long a deleted session's epoch is remembered: longer than any turn takes.
-const FENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// A session is noted in its subject's index once in each span of so many milliseconds.
 const NOTED: u64 = 60_000;

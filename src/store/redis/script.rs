@@ -33,10 +33,10 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         let delete = include_str!("lua/delete.lua");
-        let note = include_str!("lua/note.lua");
+        let (newest, note) = (include_str!("lua/newest.lua"), include_str!("lua/note.lua"));
         Self {
-            append: Script::new(format!("{note}{}", include_str!("lua/append.lua"))),
-            load: Script::new(include_str!("lua/load.lua")),
+            append: Script::new(format!("{newest}{note}{}", include_str!("lua/append.lua"))),
+            load: Script::new(format!("{newest}{}", include_str!("lua/load.lua"))),
             delete: Script::new(delete),
             delete_when_full: Script::new(format!("#!lua flags=allow-oom\n{delete}")),
             index: Script::new(format!("{note}{}", include_str!("lua/index.lua"))),

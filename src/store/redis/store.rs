@@ -12,12 +12,12 @@ use super::link::{Request, unexpected};
 use super::probe::RedisAck;
 use super::script::{Call, Scripts, elements};
 use super::servers::Servers;
-use super::{FENCE, NAME, NOTED};
+use super::{NAME, NOTED};
 use crate::key::{Scope, SessionKey};
 use crate::policy::{Concurrency, Retention, Window};
 use crate::store::{
-    Append, Appended, Deleted, Durability, ErrorKind, Loaded, Location, Operation, Page, PoolState, Read, SessionPage,
-    Sharing, Store, StoreError, StoreInfo, unix_millis,
+    Append, Appended, Deleted, Durability, ErrorKind, FENCE, Loaded, Location, Operation, Page, PoolState, Read,
+    SessionPage, Sharing, Store, StoreError, StoreInfo, unix_millis,
 };
 use crate::turn::Head;
 

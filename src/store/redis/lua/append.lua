@@ -52,7 +52,7 @@ if new == '' or header ~= seen then
   if place then
     -- A write in any case: WAIT and WAITAOF speak of what this connection wrote last.
     -- These need no memory, so a full server still answers a retry.
-    redis.call('PEXPIRE', key, ttl and ttl + math.floor(ttl / 64) or 100000000000000)
+    redis.call('PEXPIRE', key, ttl and slack(ttl) or 100000000000000)
     if not ttl then redis.call('PERSIST', key) end
     if KEYS[2] then note(KEYS[2], key, string.match(header, '(%d+) %x*$'), ttl) end
     local own = string.match(redis.call('LINDEX', key, place + 1) or '', '^1 %d+ (%d+) ') or '0'
@@ -70,27 +70,14 @@ if new == '' or header ~= seen then
   answer = {'stored', epoch, turns, bytes, messages}
 end
 
--- Which whole oldest turns must go; never the new one. Headers count from the beginning of a life, so
--- what is kept is the difference of two.
+-- Which whole oldest turns must go; never the new one.
 local dropped = 0
 if ARGV[8] and header then
-  local bytes = string.match(new, '^1 %d+ %d+ (%d+) ')
   local kept = (redis.call('LLEN', key) - 1) / 3
-  local most_turns, most_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
-  if most_turns and kept + 1 > most_turns then dropped = math.max(kept + 1 - math.max(most_turns, 1), 0) end
-  -- The more are dropped, the less is left: found by halving.
-  local function fits(count)
-    local before = string.match(redis.call('LINDEX', key, 3 * count) or '', '^1 %d+ %d+ (%d+) ')
-    return before and bytes - before <= most_bytes
-  end
-  if most_bytes and dropped < kept and not fits(dropped) then
-    local low, high = dropped, kept
-    while high - low > 1 do
-      local middle = math.floor((low + high) / 2)
-      if fits(middle) then high = middle else low = middle end
-    end
-    dropped = high
-  end
+  local stay = math.min(kept, math.max(tonumber(ARGV[8]) or kept + 1, 1) - 1)
+  local bytes, most_bytes = string.match(new, '^1 %d+ %d+ (%d+) '), tonumber(ARGV[9])
+  if most_bytes then stay = newest(key, 0, stay, function(before) return bytes - before <= most_bytes end) end
+  dropped = kept - stay
 end
 
 -- 5. All that could be refused was refused: from here on every command succeeds, except that the
@@ -105,8 +92,7 @@ local set = ARGV[7] == '1'
 if not ttl then
   set = header and redis.call('PERSIST', key) == 1 or set
 else
-  -- A little more than was asked for, so that not every append has to set it.
-  local left, most = redis.call('PTTL', key), ttl + math.floor(ttl / 64)
+  local left, most = redis.call('PTTL', key), slack(ttl)
   if left < ttl or left > most then
     redis.call('PEXPIRE', key, most)
     set = true

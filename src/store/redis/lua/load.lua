@@ -21,20 +21,10 @@ if known_epoch == epoch and known_turns <= turns and turns - known_turns <= want
   if seen == '' or not place or place == seen then wanted = turns - known_turns end
 end
 
--- Headers count from the beginning of a life: the newest so many turns are the difference of two, and
--- the more of them, the larger. So the most that fit are found by halving.
-local function fit(count)
-  local b, m = string.match(redis.call('LINDEX', key, -3 * count - 1) or '', '^1 %d+ %d+ (%d+) (%d+) ')
-  return b and bytes - b <= most_bytes and messages - m <= most_messages
-end
-if wanted > 1 and not fit(wanted) then
-  local low, high = 1, wanted
-  while high - low > 1 do
-    local middle = math.floor((low + high) / 2)
-    if fit(middle) then low = middle else high = middle end
-  end
-  wanted = low
-end
+-- The newest always fits.
+wanted = newest(key, 1, wanted, function(b, m)
+  return bytes - b <= most_bytes and messages - m <= most_messages
+end)
 
 local found = ''
 if find ~= '' then
